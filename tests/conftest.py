@@ -1,0 +1,73 @@
+"""Fixtures that every test may ask for: servers as endpoints, LuminoraCore's own classes. The header says what is missing.
+
+Servers are started by services.py, once for each pytest process, when the first test asks.
+"""
+
+import os
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+import services
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_report_header() -> list[str]:
+    absent = {server: services.lack_of(server) for server in services.servers()}
+    if not services.LUMINORACORE.is_dir():
+        absent["luminoracore"] = "no folder ../shared/luminoracore-sdk"
+    here = ["moto", *(server for server in services.servers() if not absent[server])]
+    skipped = [f"{name} ({why})" for name, why in absent.items() if why]
+    return [f"servers: {', '.join(here)}", f"not run: {', '.join(skipped) or 'nothing'}"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobodys_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in services.clean_environment().items():
+            if value is None:
+                patch.delenv(name)
+            else:
+                patch.setenv(name, value)
+        yield
+
+
+def _endpoint(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if lack := services.lack_of(server):
+        if IN_CI:
+            pytest.fail(f"{server} must run in CI: {lack}")
+        pytest.skip(f"{server}: {lack}")
+    with services.running(server, tmp_path_factory.mktemp(server)) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    with services.moto() as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def dynamodb_local_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from _endpoint("dynamodb-local", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def dynalite_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from _endpoint("dynalite", tmp_path_factory)
+
+
+@pytest.fixture(scope="session", params=["moto", "dynamodb_local", "dynalite"])
+def dynamodb_endpoint(request: pytest.FixtureRequest) -> str:
+    """Each server that speaks DynamoDB, in turn. Tables stay until the run ends: name yours so that none meets another."""
+    return str(request.getfixturevalue(f"{request.param}_endpoint"))
+
+
+@pytest.fixture(scope="session")
+def luminoracore() -> ModuleType:
+    """LuminoraCore's loader: `luminoracore.storage("sqlite_flexible")` is its module session/storage_sqlite_flexible.py."""
+    if not services.LUMINORACORE.is_dir():
+        pytest.skip("luminoracore: no folder ../shared/luminoracore-sdk")
+    return services.load_by_path("luminoracore_load", services.LUMINORACORE / "load.py")
