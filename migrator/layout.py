@@ -1,0 +1,486 @@
+"""A compiled layout: how the records of each kind live in one store, as functions both ways.
+
+`Layout.read` takes the attributes of one item (a row's columns, a DynamoDB item, a JSON object) and gives a Row, a Foreign or a
+Reject; `Layout.write` is its inverse: `write(read(item)) == item`, because what the templates and codecs would not make again is kept as
+the row's origin. Knows no store and no TOML: `mapping` makes layouts, adapters use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from migrator.errors import RecordError
+from migrator.model import UNKNOWN_KIND, Field, FieldType, Foreign, Kind, Origin, Record, Reject, Row, identity_key
+from migrator.values import Value, from_json, is_number, number, short_digest, to_json
+
+Form = Literal["native", "text", "number", "json", "date"]
+"""How a store holds a field: as its own type, or as text, a number, JSON text, or the store's date type."""
+
+_PLAIN = (str, int, float, Decimal, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in a key template: a field's value, its `stamp` (`%Y%m%d_%H%M%S`, fact sheet 2.0) or the identity's digest."""
+
+    name: str
+    form: Literal["value", "stamp", "digest"] = "value"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Text with slots, that makes one key or index attribute of a record.
+
+    Distinct identities give distinct keys: a separator is refused in every component but the last, unless the
+    identity's digest is in the template.
+    """
+
+    text: str
+    parts: tuple[str | Slot, ...]
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Slot))
+
+    @property
+    def head(self) -> str:
+        """The literal text that every key of this template starts with."""
+        return self.parts[0] if self.parts and isinstance(self.parts[0], str) else ""
+
+    @property
+    def is_digested(self) -> bool:
+        return any(slot.form == "digest" for slot in self.slots)
+
+    def render(self, kind: Kind, record: Record) -> str:
+        """Raises RecordError, naming the field, where a component is missing or holds the separator behind it."""
+        last = self.slots[-1] if self.slots else None
+        out: list[str] = []
+        for index, part in enumerate(self.parts):
+            if isinstance(part, str):
+                out.append(part)
+                continue
+            if part.form == "digest":
+                out.append(short_digest(identity_key(kind.name, kind.identity_of(record))))
+                continue
+            value = record.get(part.name)
+            text = _stamp(part.name, value) if part.form == "stamp" else _component(part.name, value)
+            follows = self.parts[index + 1] if index + 1 < len(self.parts) else ""
+            if (
+                part is not last
+                and not self.is_digested
+                and isinstance(follows, str)
+                and follows
+                and follows[0] in text
+            ):
+                raise RecordError(
+                    f'{part.name} holds "{follows[0]}", the separator of the key {self.text}: '
+                    "two identities could meet on one key"
+                )
+            out.append(text)
+        return "".join(out)
+
+
+def _component(name: str, value: Value) -> str:
+    if value is None:
+        raise RecordError(f"{name} is NULL, and the key is made of it")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise RecordError(f"{name} is neither text nor an integer, and the key is made of it")
+
+
+def _stamp(name: str, value: Value) -> str:
+    try:
+        return datetime.fromisoformat(value).strftime("%Y%m%d_%H%M%S")
+    except (TypeError, ValueError) as exc:
+        raise RecordError(f"{name} is no ISO time, and the key is made of it") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One attribute of the store's key or index, with the templates that make it: the first that can be rendered counts."""
+
+    attribute: str
+    templates: tuple[Template, ...]
+    free: Template | None = None  # any value under this prefix is right: the application reads by it
+    optional: bool = False  # an index attribute: a record without one is only missing in the index
+
+    def render(self, kind: Kind, record: Record) -> str:
+        problem: RecordError | None = None
+        for template in self.templates:
+            try:
+                return template.render(kind, record)
+            except RecordError as exc:
+                problem = problem or exc
+        raise problem or RecordError(f"no template for {self.attribute}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a field lives in an item: the attribute's name, its form, and the attribute it is read from where that one is not there."""
+
+    field: Field
+    attribute: str
+    form: Form = "native"
+    otherwise: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KindLayout:
+    """How one kind lives in a store.
+
+    collections: names of its table or collection, the first is made. columns: SQL types by column, for making it. unique: the table
+    we make is unique over the identity by a constraint (the application's own). surrogate: columns that are no fields and never
+    travel. marks: attributes by which an item is told to be of this kind. extra: attributes that belong to the origin.
+    """
+
+    kind: Kind
+    places: tuple[Place, ...]
+    collections: tuple[str, ...] = ()
+    keys: tuple[Key, ...] = ()
+    index: tuple[Key, ...] = ()
+    marks: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    surrogate: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    unique: bool = False
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """Every attribute that the layout itself knows of an item of this kind."""
+        keys = (key.attribute for key in self.keys + self.index)
+        return frozenset({place.attribute for place in self.places} | set(keys) | set(self.extra) | set(self.surrogate))
+
+    @property
+    def has_free_key(self) -> bool:
+        return any(key.free for key in self.keys)
+
+    @property
+    def guarantees_identity(self) -> bool:
+        """True if two items of the store cannot share an identity: the key holds nothing but identity fields, as they are."""
+        slots = [slot for key in self.keys for template in key.templates for slot in template.slots]
+        return bool(self.keys) and all(slot.form == "value" and slot.name in self.kind.identity for slot in slots)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a mapping's kinds live in one store. `id` is `key shape` or name, the same in every run and release."""
+
+    id: str
+    store: str
+    kinds: Mapping[str, KindLayout]
+    key: tuple[str, ...] = ()
+    index: tuple[str, ...] | None = None
+    ghosts: tuple[frozenset[str], ...] = ()
+    absent_is_null: bool = False  # a row of a table has every column
+    keeps_unknown: bool = True
+    keeps_origins: bool = False  # holds any origin as it is (JSON Lines)
+
+    def __post_init__(self) -> None:
+        compiled = {name: _Compiled(self, each) for name, each in self.kinds.items()}
+        object.__setattr__(self, "_compiled", compiled)
+
+    def __reduce__(self) -> tuple[Callable[..., Layout], tuple[object, ...]]:
+        return _remake, (
+            self.id, self.store, dict(self.kinds), self.key, self.index, self.ghosts,
+            self.absent_is_null, self.keeps_unknown, self.keeps_origins,
+        )  # fmt: skip
+
+    # read and write --------------------------------------------------------------------------------------------------
+
+    def read(
+        self, held: Record, place: str, kind: str | None = None, origin: Origin | None = None
+    ) -> Row | Foreign | Reject:
+        """The row that an item stands for. `kind` where the store itself tells it (its table, its tag), else it is recognised.
+
+        `origin` is one that the store kept beside the record. An item of no kind is Foreign; one that breaks its kind's types is a Reject.
+        """
+        if kind is None:
+            kind = self._recognise(held)
+            if kind is None:
+                return Foreign(place, self._is_ghost(held), held)
+        compiled: _Compiled | None = self._compiled.get(kind)  # type: ignore[attr-defined]
+        if compiled is None:
+            return Reject(UNKNOWN_KIND, place, f'no kind "{kind[:60]}" in this mapping', held)
+        try:
+            return compiled.read(held, place, origin)
+        except RecordError as exc:
+            return Reject(kind, place, str(exc), held, origin)
+
+    def write(self, row: Row) -> Record:
+        """The attributes of the item that holds `row`. Raises RecordError if there is none, for instance a key cannot be made."""
+        return self._compiled[row.kind].write(row)  # type: ignore[attr-defined,no-any-return]
+
+    def fit(self, row: Row, unknown_fields: str = "keep") -> Row:
+        """The row as this layout would give it back: what it cannot hold is left behind, or the record is refused.
+
+        Raises RecordError naming the field: a key that cannot be made, unknown fields that have no place (unless `unknown_fields` is "drop").
+        """
+        compiled: _Compiled | None = self._compiled.get(row.kind)  # type: ignore[attr-defined]
+        if compiled is None:
+            raise RecordError(f"the layout {self.id} has no place for {row.kind} records")
+        return compiled.fit(row, unknown_fields)
+
+    def settled(self, row: Row, extras: bool = True) -> Row:
+        """The row for comparing: what is right in more than one way is left out of its origin.
+
+        That is a key under the right prefix where the suffix is free, and a field that was read from the attribute LuminoraCore keeps
+        it in. `extras` is False where the other store cannot say which attributes of the store's own belong there.
+        """
+        if row.origin is None or row.kind not in self.kinds:
+            return row
+        origin = self._compiled[row.kind].settled(row, extras)  # type: ignore[attr-defined]
+        return row if origin is row.origin else replace(row, origin=origin)
+
+    def _recognise(self, held: Record) -> str | None:
+        for name, kind in self.kinds.items():
+            if kind.marks and all(mark in held for mark in kind.marks):
+                return name
+        return None
+
+    def _is_ghost(self, held: Record) -> bool:
+        names = frozenset(held) - frozenset(self.key)
+        return names in self.ghosts
+
+
+def _remake(*parts: object) -> Layout:
+    return Layout(*parts)  # type: ignore[arg-type]
+
+
+class _Compiled:
+    """One kind's codecs, with what can be known beforehand worked out once."""
+
+    def __init__(self, layout: Layout, spec: KindLayout) -> None:
+        self.layout, self.spec = layout, spec
+        self.kind = spec.kind
+        self.known = spec.attributes
+        self.fields = frozenset(place.field.name for place in spec.places)
+        self.templated = spec.keys + spec.index
+        # Attributes that `write` makes but a record's fields alone do not tell: only they can need an origin.
+        fallbacks = {a for p in spec.places if p.otherwise for a in (p.attribute, p.otherwise)}
+        self.fallbacks = frozenset(p.attribute for p in spec.places if p.otherwise)
+        self.watched = tuple(sorted(fallbacks | {key.attribute for key in self.templated}))
+        self.absent_nulls = (
+            frozenset(p.field.name for p in spec.places if p.field.null == "absent")
+            if layout.absent_is_null
+            else frozenset()
+        )
+
+    def read(self, held: Record, place: str, origin: Origin | None) -> Row:
+        record: Record = {}
+        for spot in self.spec.places:
+            name = spot.field.name
+            if spot.attribute in held:
+                value = held[spot.attribute]
+            elif spot.otherwise is not None and spot.otherwise in held:
+                value = held[spot.otherwise]
+            else:
+                continue
+            if value is None:
+                if name not in self.absent_nulls:
+                    record[name] = None
+            else:
+                record[name] = decode(spot, value)
+        for name, value in held.items():
+            if name not in self.known and not (value is None and self.layout.absent_is_null):
+                record[self._unknown_name(name)] = value
+        row = Row(self.kind.name, record, origin, place)
+        if self.watched or self.spec.extra:
+            row.origin = self._origin(row, held)
+        return row
+
+    def _unknown_name(self, attribute: str) -> str:
+        if attribute in self.fields:
+            raise RecordError(f'the attribute "{attribute}" has the name of a field that lives elsewhere')
+        return attribute
+
+    def _origin(self, row: Row, held: Record) -> Origin | None:
+        made = self._templates(row.record)
+        for spot in self.spec.places:
+            if spot.otherwise and spot.field.name in row.record:
+                made[spot.attribute] = encode(spot, row.record[spot.field.name])
+        differs = {a: held[a] for a in self.watched if a in held and (a not in made or made[a] != held[a])}
+        unset = tuple(a for a in self.watched if a in made and a not in held)
+        extra = {a: held[a] for a in self.spec.extra if a in held}
+        if not (differs or unset or extra):
+            return None
+        return Origin(self.layout.store, self.layout.id, differs, unset, extra)
+
+    def _templates(self, record: Record) -> Record:
+        made: Record = {}
+        for key in self.templated:
+            try:
+                made[key.attribute] = key.render(self.kind, record)
+            except RecordError:
+                continue
+        return made
+
+    def write(self, row: Row) -> Record:
+        held: Record = {}
+        record = row.record
+        for spot in self.spec.places:
+            if spot.field.name in record:
+                value = record[spot.field.name]
+                held[spot.attribute] = None if value is None else encode(spot, value)
+            elif self.layout.absent_is_null:
+                held[spot.attribute] = None
+        for name in record.keys() - self.fields:
+            if name in self.known:
+                raise RecordError(
+                    f'the field "{name}" has the name of an attribute that the layout {self.layout.id} makes itself'
+                )
+            held[name] = record[name]
+        origin = row.origin
+        given = origin.set if origin is not None and origin.layout == self.layout.id else {}
+        for key in self.templated:
+            if key.attribute in given:
+                continue
+            try:
+                held[key.attribute] = key.render(self.kind, record)
+            except RecordError:
+                if not key.optional and not (origin and key.attribute in origin.unset):
+                    raise
+        if origin is not None:
+            if origin.layout == self.layout.id:
+                held.update(origin.set)
+                for attribute in origin.unset:
+                    held.pop(attribute, None)
+            if origin.store == self.layout.store:
+                held.update({a: v for a, v in origin.extra.items() if a in self.spec.extra})
+        return held
+
+    def fit(self, row: Row, unknown_fields: str) -> Row:
+        record = row.record
+        unknown = record.keys() - self.fields
+        if unknown and not self.layout.keeps_unknown:
+            if unknown_fields != "drop":
+                names = ", ".join(sorted(unknown))
+                raise RecordError(
+                    f"unknown field {names}: the sink has no place for it (--unknown-fields drop leaves it behind)"
+                )
+            record = {name: value for name, value in record.items() if name in self.fields}
+        origin = self._fit_origin(row.origin)
+        if record is row.record and origin is row.origin:
+            return row
+        return Row(row.kind, record, origin, row.place)
+
+    def _fit_origin(self, origin: Origin | None) -> Origin | None:
+        if origin is None or self.layout.keeps_origins:
+            return origin
+        if origin.store != self.layout.store:
+            return None
+        extra = {a: v for a, v in origin.extra.items() if a in self.spec.extra}
+        if origin.layout == self.layout.id:
+            return origin if extra == origin.extra else replace(origin, extra=extra)
+        return Origin(self.layout.store, self.layout.id, extra=extra) if extra else None
+
+    def settled(self, row: Row, extras: bool) -> Origin | None:
+        origin = row.origin
+        assert origin is not None
+        extra = origin.extra if extras else {}
+        if origin.layout != self.layout.id:
+            return replace(origin, extra=extra) if origin.set or origin.unset or extra else None
+        unset = tuple(a for a in origin.unset if a not in self.fallbacks)
+        differs = dict(origin.set)
+        for key in self.spec.keys:
+            value = differs.get(key.attribute)
+            if key.free is None or not isinstance(value, str):
+                continue
+            try:
+                if value.startswith(key.free.render(self.kind, row.record)):
+                    del differs[key.attribute]
+            except RecordError:
+                continue
+        if not (differs or unset or extra):
+            return None
+        return replace(origin, set=differs, unset=unset, extra=extra)
+
+
+# Values cross the border in pairs --------------------------------------------------------------------------------------
+
+
+def encode(spot: Place, value: Value) -> Value:
+    """A field's value as the store holds it. `value` is not None."""
+    match spot.form:
+        case "json":
+            return _to_json_text(spot.field.name, value)
+        case "text" if is_number(value):
+            return str(value)
+        case "text" if isinstance(value, bool):
+            return "true" if value else "false"
+        case "number":
+            return int(value) if isinstance(value, bool) else _number_of(spot.field.name, value)
+        case "date":
+            try:
+                return datetime.fromisoformat(value)
+            except (TypeError, ValueError) as exc:
+                raise RecordError(f"{spot.field.name} is no ISO time") from exc
+    return value
+
+
+def decode(spot: Place, value: Value) -> Value:
+    """And back. Raises RecordError, naming the field, if what the store holds is not of the field's type."""
+    field_type = spot.field.type
+    match spot.form:
+        case "json":
+            value = _from_json_text(spot.field.name, value)
+        case "text" if field_type in ("integer", "float") and isinstance(value, str):
+            value = _number_of(spot.field.name, value)
+        case "text" if field_type == "boolean":
+            value = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+        case "number" if field_type == "boolean":
+            value = {0: False, 1: True}.get(value, value) if is_number(value) else value
+        case "number" if field_type in ("text", "timestamp") and is_number(value):
+            value = str(value)
+        case "date" if isinstance(value, datetime):
+            value = value.isoformat()
+    if not _IS[field_type](value):
+        raise RecordError(f"{spot.field.name} holds {_sort_of(value)}, the mapping says {field_type}")
+    return value
+
+
+def _number_of(name: str, value: Value) -> Value:
+    if is_number(value):
+        return value
+    try:
+        return number(value)
+    except (TypeError, ValueError) as exc:
+        raise RecordError(f"{name} is no number") from exc
+
+
+def _to_json_text(name: str, value: Value) -> str:
+    try:
+        return to_json(value).decode()
+    except ValueError as exc:
+        raise RecordError(f"{name} {exc}") from exc
+
+
+def _from_json_text(name: str, value: Value) -> Value:
+    try:
+        return from_json(value.encode() if isinstance(value, str) else value)
+    except (TypeError, ValueError) as exc:
+        raise RecordError(f"{name} holds no JSON text") from exc
+
+
+_IS: dict[FieldType, Callable[[Value], bool]] = {
+    "text": lambda v: type(v) is str,
+    "timestamp": lambda v: type(v) is str,
+    "integer": is_number,
+    "float": is_number,
+    "boolean": lambda v: type(v) is bool,
+    "json": lambda v: True,
+}
+
+
+def _sort_of(value: Value) -> str:
+    if isinstance(value, bool):
+        return "a boolean"
+    if is_number(value):
+        return "a number"
+    names: dict[type, str] = {str: "text", bytes: "bytes", list: "a list", dict: "an object", frozenset: "a set"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,551 @@
+"""Reads a mapping file, checks it whole, and compiles its layouts.
+
+A mapping names the kinds of a schema, their fields and identities, and how each sort of store holds them; the format is
+taught in mappings/README.md. Everything that could go wrong for the mapping's own sake goes wrong here, before a store is opened: a
+ConfigError names the file, the table and the reason. Knows the TOML format; leaves reading and writing items to `layout`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping as MappingType
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from migrator.errors import ConfigError
+from migrator.layout import Form, Key, KindLayout, Layout, Place, Slot, Template
+from migrator.model import Field, FieldType, Kind, Shape
+
+_FIELD_TYPES = get_args(FieldType)
+_FORMS = get_args(Form)
+_SORTS = {"sql": "sql", "json": "json", "dynamodb": "dynamodb"}
+_SLOT = re.compile(r"\{([a-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+_TOP = {"name", "title", "extends", "kinds", "layouts"}
+_KIND = {"identity", "newest", "expires", "fields"}
+_FIELD = {"type", "null"}
+_LAYOUT = {"store", "like", "create", "key", "index", "ghosts"}
+_KIND_LAYOUT = {"collection", "columns", "unique", "surrogate", "key", "free", "index", "marks", "extra", "fields"}
+_PLACE = {"attribute", "as", "otherwise"}
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A checked mapping. `sha256` is of its resolved content, so that a comment changes nothing and a key template does."""
+
+    name: str
+    title: str
+    path: str
+    sha256: str
+    kinds: MappingType[str, Kind]
+    layouts: MappingType[str, Layout]
+    created: MappingType[str, str]  # sort of store → name of the layout that new stores get
+
+    def kind_names(self) -> tuple[str, ...]:
+        return tuple(self.kinds)
+
+    def layout_for(self, store: str, shape: Shape | None, table_shape: str | None = None) -> Layout:
+        """The layout of a store: the one its shape fits, or the one that a new store gets (`table_shape` names another).
+
+        Raises ConfigError, with what was found and what would fit.
+        """
+        if store == "memory":
+            return self._plain("memory")
+        if shape is not None:
+            fitting = list(self._fitting(shape))
+            if len(fitting) == 1:
+                return fitting[0]
+            if fitting:
+                names = " and ".join(layout.id for layout in fitting)
+                raise ConfigError(f"{shape.words}: two layouts of {self.name} fit, {names}; give a mapping that has only one (--mapping FILE)")
+            raise ConfigError(
+                f"{shape.words}: no layout of the mapping {self.name} fits; it has {self._known(store)}. "
+                "Choose another mapping (--mapping, see `migrator mappings list`), or describe this store in a mapping of your own"
+            )
+        if table_shape is not None:
+            if table_shape not in self.layouts or self.layouts[table_shape].store != store:
+                raise ConfigError(f'no table shape "{table_shape}" in {self.name}: there is {self._known(store)}')
+            return self.layouts[table_shape]
+        sort = "json" if store == "jsonl" else store
+        if sort not in self.created:
+            raise ConfigError(f"the mapping {self.name} has no layout for {store} stores")
+        return _as_form(self.layouts[self.created[sort]], store)
+
+    def fits(self, shape: Shape) -> bool:
+        return any(True for _ in self._fitting(shape))
+
+    def _known(self, store: str) -> str:
+        sort = "json" if store == "jsonl" else store
+        return ", ".join(layout.id for layout in self.layouts.values() if layout.store == sort) or f"none for {store} stores"
+
+    def _fitting(self, shape: Shape) -> Iterator[Layout]:
+        for layout in self.layouts.values():
+            bound = _bind(layout, shape)
+            if bound is not None:
+                yield bound
+
+    def _plain(self, store: str) -> Layout:
+        kinds = {
+            name: KindLayout(kind, tuple(Place(each, each.name) for each in kind.fields), collections=(name,))
+            for name, kind in self.kinds.items()
+        }
+        return Layout(store, store, kinds, keeps_origins=True)
+
+
+def _as_form(layout: Layout, store: str) -> Layout:
+    """A JSON layout as one document, or as JSON Lines: only lines have room for an origin."""
+    return replace(layout, store=store, keeps_origins=store == "jsonl") if layout.store == "json" else layout
+
+
+def _bind(layout: Layout, shape: Shape) -> Layout | None:
+    """The layout as this store has it (its own table names), or None if the store is of another shape."""
+    if shape.store == "dynamodb" and layout.store == "dynamodb":
+        if shape.key != layout.key or shape.index != layout.index:
+            return None
+        known = any(layout._recognise(item) or layout._is_ghost(item) for item in shape.sample)
+        return layout if known or not shape.sample else None
+    if shape.store in ("json", "jsonl") and layout.store == "json":
+        names = set(layout.kinds) if shape.store == "jsonl" else {kind.collections[0] for kind in layout.kinds.values()}
+        return _as_form(layout, shape.store) if shape.tables and set(shape.tables) <= names else None
+    if shape.store == "sql" and layout.store == "sql":
+        found = {name: _table_of(kind, shape) for name, kind in layout.kinds.items()}
+        if not any(found.values()):
+            return None
+        kinds = {n: replace(k, collections=(table,)) if (table := found[n]) else k for n, k in layout.kinds.items()}
+        return replace(layout, kinds=kinds)
+    return None
+
+
+def _table_of(kind: KindLayout, shape: Shape) -> str | None:
+    needed = {place.attribute for place in kind.places if place.field.name in kind.kind.identity}
+    return next((name for name in kind.collections if needed <= set(shape.tables.get(name, ()))), None)
+
+
+# Finding ---------------------------------------------------------------------------------------------------------------
+
+
+def shipped() -> list[str]:
+    """The names of the mappings that come with migrator."""
+    return sorted(entry.name.removesuffix(".toml") for entry in files("migrator.mappings").iterdir() if entry.name.endswith(".toml"))
+
+
+def load_mapping(name_or_path: str) -> Mapping:
+    """The mapping of that name, or in that file. Raises ConfigError with file, table and reason."""
+    data, path = _read(name_or_path)
+    return _Checker(path).mapping(_extended(data, path, ()))
+
+
+def recognise(shape: Shape, mappings: Iterable[Mapping] | None = None) -> Mapping:
+    """The one mapping (of the shipped ones) that fits what a source holds. Raises ConfigError naming them if two do, or none."""
+    known = list(mappings) if mappings is not None else [load_mapping(name) for name in shipped()]
+    fitting = [mapping for mapping in known if mapping.fits(shape)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = " and ".join(mapping.name for mapping in fitting)
+        raise ConfigError(f"{shape.words}: two mappings fit, {names}; choose with --mapping NAME")
+    names = ", ".join(mapping.name for mapping in known)
+    raise ConfigError(f"{shape.words}: no mapping fits ({names}). Name one with --mapping, or write your own: see mappings/README.md")
+
+
+def _read(name_or_path: str) -> tuple[dict[str, Any], str]:
+    if name_or_path in shipped():
+        entry = files("migrator.mappings").joinpath(f"{name_or_path}.toml")
+        path, text = entry.name, entry.read_text("utf-8")
+    else:
+        file = Path(name_or_path)
+        if not file.is_file():
+            near = difflib.get_close_matches(name_or_path, shipped(), 1)
+            hint = f'did you mean "{near[0]}"?' if near else f"shipped mappings: {', '.join(shipped())}"
+            raise ConfigError(f'no mapping "{name_or_path}": it is neither a file nor the name of a shipped mapping; {hint}')
+        path = str(file)
+        try:
+            text = file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"{path}: cannot be read: {exc}") from exc
+    try:
+        return tomllib.loads(text), path
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{path}: not TOML: {exc}") from exc
+
+
+def _extended(data: dict[str, Any], path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    base = data.get("extends")
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: extends: the name of a mapping in quotes is wanted")
+    if base in seen:
+        raise ConfigError(f"{path}: extends: {' → '.join([*seen, base])} goes in a circle")
+    if base not in shipped() and not Path(base).is_absolute():
+        base = str(Path(path).parent / base)
+    parent, parent_path = _read(base)
+    merged = _merged(_extended(parent, parent_path, (*seen, base)), data)
+    merged.pop("extends")
+    return merged
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, table by table. A value `false` takes a kind or a layout away."""
+    out = dict(base)
+    for name, value in over.items():
+        if isinstance(value, dict) and isinstance(out.get(name), dict):
+            out[name] = _merged(out[name], value)
+        elif value is False and isinstance(out.get(name), dict):
+            del out[name]
+        else:
+            out[name] = value
+    return out
+
+
+# Checking and compiling ------------------------------------------------------------------------------------------------
+
+
+class _Checker:
+    """Turns resolved TOML into a Mapping; every complaint names the file and the table it is about."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def fail(self, where: str, reason: str) -> ConfigError:
+        return ConfigError(f"{self.path}: [{where}]: {reason}" if where else f"{self.path}: {reason}")
+
+    def mapping(self, data: dict[str, Any]) -> Mapping:
+        self.known(data, _TOP, "")
+        name = self.text(data, "name", "")
+        kinds_data = self.table(data, "kinds", "")
+        if not kinds_data:
+            raise self.fail("kinds", "no kind is described")
+        kinds = {kind: self.kind(kind, body) for kind, body in kinds_data.items()}
+        layouts_data = self.table(data, "layouts", "")
+        if not layouts_data:
+            raise self.fail("layouts", "no layout is described")
+        layouts, created = {}, {}
+        for layout, body in layouts_data.items():
+            spec = self.like(layout, layouts_data, ())
+            layouts[layout] = self.layout(layout, spec, kinds)
+            sort = layouts[layout].store
+            if not isinstance(body, dict):
+                raise self.fail(f"layouts.{layout}", "a table is wanted")
+            if body.get("create", "like" not in body and sort not in created):
+                created[sort] = layout
+        resolved = json.dumps(data, sort_keys=True, default=str).encode()
+        return Mapping(name, str(data.get("title", "")), self.path, hashlib.sha256(resolved).hexdigest(), kinds, layouts, created)
+
+    def like(self, name: str, layouts: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
+        where = f"layouts.{name}"
+        body = layouts.get(name)
+        if not isinstance(body, dict):
+            raise self.fail(where, "a table is wanted")
+        base = body.get("like")
+        if base is None:
+            return body
+        if base not in layouts:
+            raise self.fail(where, f'like: no layout "{base}"')
+        if base in seen or base == name:
+            raise self.fail(where, "like goes in a circle")
+        merged = _merged(self.like(base, layouts, (*seen, name)), body)
+        merged.pop("like")
+        return merged
+
+    # kinds
+
+    def kind(self, name: str, body: Any) -> Kind:
+        where = f"kinds.{name}"
+        if not isinstance(body, dict):
+            raise self.fail(where, "a table is wanted")
+        if not _NAME.fullmatch(name):
+            raise self.fail(where, "a kind is named by small letters, digits and _")
+        self.known(body, _KIND, where)
+        fields_data = self.table(body, "fields", where)
+        fields = tuple(self.field(each, spec, f"{where}.fields") for each, spec in fields_data.items())
+        names = {each.name for each in fields}
+        identity = self.texts(body, "identity", where)
+        if not identity:
+            raise self.fail(where, "identity: at least one field must make a record unique")
+        for each in identity:
+            if each not in names:
+                raise self.fail(where, f'identity: no field "{each}"{self.near(each, names)}')
+        if len(set(identity)) != len(identity):
+            raise self.fail(where, "identity: a field is named twice")
+        newest = body.get("newest")
+        if newest is not None and newest not in names:
+            raise self.fail(where, f'newest: no field "{newest}"')
+        expires = body.get("expires")
+        if expires is not None and not isinstance(expires, str):
+            raise self.fail(where, "expires: the name of a field is wanted")
+        return Kind(name, fields, tuple(identity), newest, expires)
+
+    def field(self, name: str, spec: Any, where: str) -> Field:
+        if isinstance(spec, str):
+            spec = {"type": spec}
+        if not isinstance(spec, dict):
+            raise self.fail(where, f"{name}: a type in quotes is wanted")
+        self.known(spec, _FIELD, f"{where}.{name}")
+        kind = spec.get("type")
+        if kind not in _FIELD_TYPES:
+            raise self.fail(where, f'{name}: unknown type "{kind}"; the types are {", ".join(_FIELD_TYPES)}')
+        null = spec.get("null", "keep")
+        if null not in ("keep", "absent"):
+            raise self.fail(where, f'{name}: null is "keep" or "absent"')
+        return Field(name, cast(FieldType, kind), null)
+
+    # layouts
+
+    def layout(self, name: str, body: dict[str, Any], kinds: dict[str, Kind]) -> Layout:
+        where = f"layouts.{name}"
+        store = body.get("store")
+        if store not in _SORTS:
+            raise self.fail(where, f'unknown store "{store}"; the stores are {", ".join(_SORTS)}')
+        if not isinstance(body.get("create", False), bool):
+            raise self.fail(where, "create: true or false is wanted")
+        keyed = store == "dynamodb"
+        key = tuple(self.texts(body, "key", where)) if keyed or "key" in body else ()
+        if keyed and (len(key) != 2 or key[0] == key[1]):
+            raise self.fail(where, "key: two attribute names are wanted, the hash and the range")
+        index = tuple(self.texts(body, "index", where)) if "index" in body else None
+        if index is not None and len(index) != 3:
+            raise self.fail(where, "index: three names are wanted: the index, its hash attribute and its range attribute")
+        compiled = {}
+        for each, spec in body.items():
+            if each in _LAYOUT:
+                continue
+            if each not in kinds:
+                raise self.fail(where, f'"{each}" is neither a setting nor a kind{self.near(each, _LAYOUT | set(kinds))}')
+            compiled[each] = self.kind_layout(kinds[each], spec, f"{where}.{each}", store, key, index)
+        if not compiled:
+            raise self.fail(where, "no kind is described")
+        ghosts = body.get("ghosts", [])
+        if not isinstance(ghosts, list) or not all(isinstance(g, list) and all(isinstance(a, str) for a in g) for g in ghosts):
+            raise self.fail(where, "ghosts: an array of arrays of attribute names is wanted")
+        layout = Layout(
+            name,
+            store,
+            compiled,
+            key,
+            index,
+            tuple(frozenset(each) for each in ghosts),
+            absent_is_null=store == "sql",
+            keeps_unknown=store != "sql",
+        )
+        self.distinct(layout, where)
+        return layout
+
+    def kind_layout(self, kind: Kind, spec: Any, where: str, store: str, key: tuple[str, ...], index: tuple[str, ...] | None) -> KindLayout:
+        if not isinstance(spec, dict):
+            raise self.fail(where, "a table is wanted")
+        self.known(spec, _KIND_LAYOUT, where)
+        places = self.places(kind, spec, where)
+        keys: tuple[Key, ...] = ()
+        index_keys: tuple[Key, ...] = ()
+        collections = spec.get("collection", [])
+        collections = (collections,) if isinstance(collections, str) else tuple(self.texts(spec, "collection", where) if collections else ())
+        if store == "dynamodb":
+            keys = self.keys(kind, spec, "key", key, where)
+            if index is not None:
+                index_keys = self.keys(kind, spec, "index", index[1:], where, optional=True)
+            elif "index" in spec:
+                raise self.fail(where, "index: the layout names no index")
+            self.covers_identity(kind, keys, where)
+            if not spec.get("marks"):
+                raise self.fail(where, "marks: name the attributes by which an item of this kind is told")
+        else:
+            for unwanted in ("key", "index", "free", "marks", "extra"):
+                if unwanted in spec:
+                    raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
+            if not collections:
+                raise self.fail(where, "collection: the name of its table or collection is missing")
+        columns = self.table(spec, "columns", where) if "columns" in spec else {}
+        for column, sql in columns.items():
+            if not isinstance(sql, str):
+                raise self.fail(f"{where}.columns", f"{column}: an SQL type in quotes is wanted")
+        if columns:
+            for place in places:
+                if place.attribute not in columns:
+                    raise self.fail(f"{where}.columns", f"no column {place.attribute}, where the field {place.field.name} lives")
+        unique = spec.get("unique", False)
+        if not isinstance(unique, bool):
+            raise self.fail(where, "unique: true or false is wanted")
+        layout = KindLayout(
+            kind,
+            places,
+            collections,
+            keys,
+            index_keys,
+            tuple(self.texts(spec, "marks", where)) if "marks" in spec else (),
+            tuple(self.texts(spec, "extra", where)) if "extra" in spec else (),
+            tuple(self.texts(spec, "surrogate", where)) if "surrogate" in spec else (),
+            columns,
+            unique,
+        )
+        self.no_clash(layout, where)
+        return layout
+
+    def places(self, kind: Kind, spec: dict[str, Any], where: str) -> tuple[Place, ...]:
+        given = self.table(spec, "fields", where) if "fields" in spec else {}
+        names = {each.name for each in kind.fields}
+        for each in given:
+            if each not in names:
+                raise self.fail(f"{where}.fields", f'no field "{each}" in the kind {kind.name}{self.near(each, names)}')
+        places = []
+        for spot in kind.fields:
+            body = given.get(spot.name, {})
+            if isinstance(body, str):
+                body = {"attribute": body}
+            if not isinstance(body, dict):
+                raise self.fail(f"{where}.fields", f"{spot.name}: the name of an attribute is wanted")
+            self.known(body, _PLACE, f"{where}.fields.{spot.name}")
+            form = body.get("as", "native")
+            if form not in _FORMS:
+                raise self.fail(f"{where}.fields", f'{spot.name}: as: unknown form "{form}"; the forms are {", ".join(_FORMS)}')
+            if form == "date" and spot.type != "timestamp":
+                raise self.fail(f"{where}.fields", f"{spot.name}: only a timestamp can be stored as a date")
+            if form == "number" and spot.type in ("json", "timestamp"):
+                raise self.fail(f"{where}.fields", f"{spot.name}: a {spot.type} cannot be stored as a number")
+            otherwise = body.get("otherwise")
+            attribute = body.get("attribute", spot.name)
+            if not isinstance(attribute, str) or not isinstance(otherwise, str | None) or not attribute:
+                raise self.fail(f"{where}.fields", f"{spot.name}: attribute and otherwise are names in quotes")
+            places.append(Place(spot, attribute, cast(Form, form), otherwise))
+        return tuple(places)
+
+    def keys(
+        self, kind: Kind, spec: dict[str, Any], what: str, attributes: tuple[str, ...], where: str, optional: bool = False
+    ) -> tuple[Key, ...]:
+        given = spec.get(what)
+        if not isinstance(given, list) or len(given) != len(attributes):
+            raise self.fail(where, f"{what}: a template each is wanted for {' and '.join(attributes)}")
+        free = spec.get("free") if what == "key" else None
+        keys = []
+        for attribute, templates in zip(attributes, given, strict=True):
+            texts = [templates] if isinstance(templates, str) else templates
+            if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+                raise self.fail(where, f"{what}: {attribute} wants a template or an array of them")
+            compiled = tuple(self.template(text, kind, where, what, optional) for text in texts)
+            keys.append(Key(attribute, compiled, None, optional))
+        if free is not None:
+            if not isinstance(free, str):
+                raise self.fail(where, "free: a template is wanted")
+            prefix = self.template(free, kind, where, "free", True)
+            if any(slot.form != "value" for slot in prefix.slots):
+                raise self.fail(where, "free: only fields as they are")
+            if not all(template.text.startswith(free) for template in keys[-1].templates):
+                raise self.fail(where, f'free: not every template of {keys[-1].attribute} starts with "{free}"')
+            keys[-1] = replace(keys[-1], free=prefix)
+        return tuple(keys)
+
+    def template(self, text: str, kind: Kind, where: str, what: str, loose: bool) -> Template:
+        names = {each.name for each in kind.fields}
+        parts: list[str | Slot] = []
+        end = 0
+        for match in _SLOT.finditer(text):
+            if match.start() > end:
+                parts.append(text[end : match.start()])
+            name, form = match.group(1), match.group(2)
+            if name == "digest" and form is None:
+                parts.append(Slot("digest", "digest"))
+            elif name not in names:
+                raise self.fail(where, f'{what}: "{text}" names no field of {kind.name}: {name}{self.near(name, names)}')
+            elif form not in (None, "stamp"):
+                raise self.fail(where, f'{what}: "{text}": unknown form "{form}"; there is {{field:stamp}}')
+            else:
+                parts.append(Slot(name, "stamp" if form else "value"))
+            end = match.end()
+        if end < len(text):
+            parts.append(text[end:])
+        if any("{" in part or "}" in part for part in parts if isinstance(part, str)):
+            raise self.fail(where, f'{what}: "{text}": a brace that belongs to no {{field}}')
+        template = Template(text, tuple(parts))
+        if not parts:
+            raise self.fail(where, f"{what}: an empty template")
+        if not loose and not template.is_digested:
+            for left, right in zip(parts, parts[1:], strict=False):
+                if isinstance(left, Slot) and isinstance(right, Slot):
+                    raise self.fail(where, f'{what}: "{text}": two fields without a separator between them')
+        return template
+
+    def covers_identity(self, kind: Kind, keys: tuple[Key, ...], where: str) -> None:
+        for key in keys:
+            heads = [template.head for template in key.templates]
+            for position, template in enumerate(key.templates):
+                others = heads[:position]
+                if others and not template.is_digested and any(h.startswith(template.head) or template.head.startswith(h) for h in others):
+                    raise self.fail(where, f'key: "{template.text}" could meet another template of {key.attribute}; end it with {{digest}}')
+        alternatives = max(len(key.templates) for key in keys)
+        for turn in range(alternatives):
+            templates = [key.templates[min(turn, len(key.templates) - 1)] for key in keys]
+            if any(template.is_digested for template in templates):
+                continue
+            slots = {slot.name for template in templates for slot in template.slots if slot.form == "value"}
+            missing = [name for name in kind.identity if name not in slots]
+            if missing:
+                raise self.fail(where, f"key: the identity field {missing[0]} is in no template, so two records could fall on one key")
+
+    def no_clash(self, layout: KindLayout, where: str) -> None:
+        seen: dict[str, str] = {}
+        for place in layout.places:
+            if place.attribute in seen:
+                raise self.fail(where, f"fields: {seen[place.attribute]} and {place.field.name} live in one attribute, {place.attribute}")
+            seen[place.attribute] = place.field.name
+        for key in layout.keys + layout.index:
+            name = seen.get(key.attribute)
+            if name is not None and [t.text for t in key.templates] != [f"{{{name}}}"]:
+                raise self.fail(where, f"key: the field {name} lives in the key attribute {key.attribute}, whose template is another")
+        for attribute in layout.extra + layout.surrogate:
+            if attribute in seen:
+                raise self.fail(where, f"{attribute} is a field and cannot be the store's own too")
+
+    def distinct(self, layout: Layout, where: str) -> None:
+        """No two kinds on one collection, on one key, or told by marks that both have."""
+        kinds = list(layout.kinds.items())
+        for position, (name, kind) in enumerate(kinds):
+            for other_name, other in kinds[position + 1 :]:
+                shared = set(kind.collections) & set(other.collections)
+                if shared:
+                    raise self.fail(where, f"{name} and {other_name} share the collection {shared.pop()}")
+                if layout.store != "dynamodb":
+                    continue
+                if all(_could_meet(left, right) for left, right in zip(kind.keys, other.keys, strict=True)):
+                    raise self.fail(where, f"{name} and {other_name} could fall on one key; give their templates different beginnings")
+                if set(kind.marks) <= other.attributes:
+                    raise self.fail(where, f"{other_name}: an item of it would be taken for a {name}; choose other marks")
+
+    # small things
+
+    def known(self, body: dict[str, Any], allowed: set[str], where: str) -> None:
+        for name in body:
+            if name not in allowed:
+                raise self.fail(where, f'unknown setting "{name}"{self.near(name, allowed)}')
+
+    def near(self, name: str, allowed: Iterable[str]) -> str:
+        close = difflib.get_close_matches(name, sorted(allowed), 1)
+        return f' (did you mean "{close[0]}"?)' if close else ""
+
+    def table(self, body: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+        value = body.get(name)
+        if not isinstance(value, dict):
+            raise self.fail(where, f"the table {name} is missing" if value is None else f"{name}: a table is wanted")
+        return value
+
+    def text(self, body: dict[str, Any], name: str, where: str) -> str:
+        value = body.get(name)
+        if not isinstance(value, str) or not value:
+            raise self.fail(where, f"{name} is missing")
+        return value
+
+    def texts(self, body: dict[str, Any], name: str, where: str) -> list[str]:
+        value = body.get(name)
+        if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
+            raise self.fail(where, f"{name}: an array of names is wanted")
+        return value
+
+
+def _could_meet(left: Key, right: Key) -> bool:
+    return any(a.head.startswith(b.head) or b.head.startswith(a.head) for a in left.templates for b in right.templates)

@@ -1,0 +1,260 @@
+"""The words of migrator as types: what a run moves, and in which pieces.
+
+Plain data that pickles. Knows no store, no mapping file and no JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Literal
+
+from migrator.values import Value, canonical
+
+Record = dict[str, Value]
+"""One of a kind: field name to value. A field that is not there is absent; None is NULL."""
+
+Identity = tuple[Value, ...]
+"""The values of a kind's identity fields, in the mapping's order. An absent field counts as None."""
+
+Cursor = Any
+"""Where to go on in a partition: whatever the source made of it, as JSON. None is the start."""
+
+FieldType = Literal["text", "integer", "float", "timestamp", "json", "boolean"]
+
+UNKNOWN_KIND = "?"
+"""The kind of a line or row whose kind cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a kind. `null` says what a NULL becomes that comes from a store which cannot say "absent"."""
+
+    name: str
+    type: FieldType
+    null: Literal["keep", "absent"] = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A sort of record.
+
+    newest: the field by which the newest of two records with one identity is told. expires: the field, or an attribute of the origin, that holds the
+    epoch seconds after which the application counts the record as expired.
+    """
+
+    name: str
+    fields: tuple[Field, ...]
+    identity: tuple[str, ...]
+    newest: str | None = None
+    expires: str | None = None
+
+    def identity_of(self, record: Record) -> Identity:
+        return tuple([record.get(name) for name in self.identity])
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a store held of a record beyond its fields: a key that differs from the layout's, attributes of the store's own.
+
+    `layout` names the layout for which `set` and `unset` hold: the attributes that its key and index templates would have
+    made otherwise. `extra` are attributes that any store of the same sort can hold (DynamoDB's `TTL`).
+    """
+
+    store: str
+    layout: str
+    set: Record = field(default_factory=dict)
+    unset: tuple[str, ...] = ()
+    extra: Record = field(default_factory=dict)
+
+    def to_plain(self) -> Record:
+        plain: Record = {"store": self.store, "layout": self.layout}
+        if self.set:
+            plain["set"] = self.set
+        if self.unset:
+            plain["unset"] = list(self.unset)
+        if self.extra:
+            plain["extra"] = self.extra
+        return plain
+
+    @staticmethod
+    def from_plain(plain: Any) -> Origin:
+        """Raises ValueError if `plain` is not what `to_plain` makes."""
+        if (
+            not isinstance(plain, dict)
+            or not isinstance(plain.get("store"), str)
+            or not isinstance(plain.get("layout"), str)
+        ):
+            raise ValueError('an "origin" needs "store" and "layout"')
+        held, unset, extra = plain.get("set", {}), plain.get("unset", []), plain.get("extra", {})
+        if not isinstance(held, dict) or not isinstance(unset, list) or not isinstance(extra, dict):
+            raise ValueError('an "origin" holds "set" and "extra" as objects, "unset" as an array')
+        return Origin(plain["store"], plain["layout"], held, tuple(map(str, unset)), extra)
+
+
+@dataclass(slots=True)
+class Row:
+    """A record with its kind, its origin and its place.
+
+    `place` is the physical key in its store as text (a row id, a DynamoDB key, a line number): it breaks ties between
+    duplicates and is shown with rejects. It is no part of the record and never travels.
+    """
+
+    kind: str
+    record: Record
+    origin: Origin | None = None
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """An item that no kind of the mapping describes; a ghost is one that LuminoraCore leaves by mistake (fact sheet L5)."""
+
+    place: str
+    ghost: bool = False
+    held: Record = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that cannot travel. `reason` names fields, never values; `held` is what the source held, as far as it can be read."""
+
+    kind: str
+    place: str
+    reason: str
+    held: Record = field(default_factory=dict)
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A part of a source that can be read on its own. `spec` is the adapter's, as JSON. Sequential: one iterator, from the start."""
+
+    id: str
+    spec: dict[str, Any] = field(default_factory=dict)
+    sequential: bool = False
+
+
+@dataclass(slots=True)
+class Page:
+    """Some rows of a partition and the cursor behind them. Reading on from `cursor` gives exactly the rest."""
+
+    rows: list[Row]
+    cursor: Cursor
+    rejects: list[Reject] = field(default_factory=list)
+    foreign: list[Foreign] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The one moment of a source that a run copies. `moment` is ISO 8601 in UTC, None where the store cannot hold still."""
+
+    id: str
+    moment: str | None
+    words: str
+    spec: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the records of one kind. `read` equals the sum of the others, or the run has failed."""
+
+    read: int = 0
+    written: int = 0
+    unchanged: int = 0
+    kept: int = 0
+    differing: int = 0
+    duplicates: int = 0
+    filtered: int = 0
+    rejected: int = 0
+
+    def add(self, other: Tally) -> None:
+        for f in fields(self):
+            setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
+
+    @property
+    def closes(self) -> bool:
+        parts = (
+            self.written + self.unchanged + self.kept + self.differing + self.duplicates + self.filtered + self.rejected
+        )
+        return self.read == parts
+
+
+class Existing(StrEnum):
+    """What becomes of a record where the sink holds one of the same identity."""
+
+    EMPTY = "empty"  # the sink was empty: nothing is there, plain writes will do
+    REFUSE = "refuse"  # write only where nothing is, decided by the store in the same write
+    REPLACE = "replace"  # write whole, whatever is there
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the engine must know of a sink, or of the store behind a source.
+
+    parallel: several workers may write at once. whole: the store is one file that is compared and replaced whole.
+    in_process: the store lives in this process, so that workers are threads.
+    """
+
+    parallel: bool = True
+    whole: bool = False
+    in_process: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What one row takes in a store: bytes by the store's own arithmetic, and write units with its indexes (0 where there are none)."""
+
+    bytes: int
+    units: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Whether a store holds any record of the kinds asked for, and how many as far as it tells for nothing ("~526 items")."""
+
+    any: bool
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a store looks like, for recognising the mapping and the layout that fit.
+
+    tables: column names by table (SQL) or collections (JSON). key: names of the hash and the range attribute, index: names of the first
+    index, its hash and its range attribute (DynamoDB). sample: a few items or lines as they are. words: for people.
+    """
+
+    store: str
+    words: str
+    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
+    index: tuple[str, ...] | None = None
+    sample: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a store is. `text` is shown to people and holds no secret; `options` are the URL's own (region, endpoint, profile)."""
+
+    scheme: str
+    store: str
+    text: str
+    name: str
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def identity_key(kind: str, identity: Sequence[Value]) -> bytes:
+    """Bytes that are equal exactly for equal identities of one kind (numbers by value). ValueError for a lone surrogate."""
+    return canonical([kind, *identity])
+
+
+def identity_words(kind: Kind, identity: Sequence[Value]) -> str:
+    """An identity for people: `fact user_id=ana category=work key=boss`."""
+    return " ".join(
+        [
+            kind.name,
+            *(f"{name}={'NULL' if part is None else part}" for name, part in zip(kind.identity, identity, strict=True)),
+        ]
+    )

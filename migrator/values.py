@@ -1,0 +1,198 @@
+"""The values a record may hold, as exact JSON text and as canonical bytes.
+
+A value is None, bool, int, float, Decimal, str, bytes, a frozenset (of one of text, number, bytes), a list or a dict
+with text keys. A Decimal stands only where no float has that value: `number` decides. Knows nothing of records,
+kinds or stores.
+
+JSON has no bytes, sets or infinities: they are tagged, `{"$bytes": base64}`, `{"$set": [...]}`, `{"$float": "inf"}`; a dict
+that looks like a tag has its key escaped by one more `$`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import xxhash
+
+Value = Any
+
+_EXACT = 1 << 53  # every integer up to here is a float of the same value
+_MIN64, _MAX64 = -(1 << 63), 1 << 64  # what orjson writes and reads as an integer
+# Where a parse by orjson could round: 16 or more digits in a row, or an exponent of three digits.
+_MAYBE_INEXACT = re.compile(rb"[0-9.]{16,}|[eE][+-]?[0-9]{3,}")
+
+
+def number(text: str) -> int | float | Decimal:
+    """The number a decimal text stands for: an int, else the float of exactly this shortest text, else a Decimal.
+
+    A float's value is here its shortest decimal text, as in DynamoDB and JSON, not its binary expansion. Raises ValueError if `text` is no finite number.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    exact = Decimal(text) if _looks_numeric(text) else None
+    if exact is None or not exact.is_finite():
+        raise ValueError(f"not a finite number: {text[:40]}")
+    return of_decimal(exact)
+
+
+def of_decimal(exact: Decimal) -> int | float | Decimal:
+    """The same number as an int or a float where one has this very value, as `number` says."""
+    if exact.as_tuple().exponent >= 0 and exact.adjusted() < 400:  # type: ignore[operator]
+        return int(exact)
+    near = float(exact)
+    if math.isfinite(near) and Decimal(repr(near)) == exact:
+        return near
+    return exact
+
+
+def _looks_numeric(text: str) -> bool:
+    return bool(text) and all(c in "0123456789+-.eE" for c in text) and any(c.isdigit() for c in text)
+
+
+def is_number(value: Value) -> bool:
+    """True for int, float and Decimal; a bool is no number."""
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def by_value(value: Value) -> Value:
+    """The same value in the one form that equal values share: 2.0 as 2, and what JSON lacks as a tag.
+
+    Numbers are compared by value, since DynamoDB gives 1.0 back as 1.
+    """
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return value
+    if kind is int:
+        return value if -_EXACT <= value <= _EXACT else {"$n": _scientific(Decimal(value))}
+    if kind is float:
+        if value.is_integer():
+            whole = int(value)
+            return whole if -_EXACT <= whole <= _EXACT else {"$n": _scientific(Decimal(repr(value)))}
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if kind is dict:
+        return {k: by_value(v) for k, v in value.items()}
+    if kind is list:
+        return [by_value(v) for v in value]
+    if kind is Decimal:
+        plain = of_decimal(value)
+        return by_value(plain) if type(plain) is not Decimal else {"$n": _scientific(plain)}
+    if kind is bytes:
+        return {"$bytes": base64.b64encode(value).decode()}
+    if kind is frozenset:
+        return {
+            "$set": sorted((by_value(v) for v in value), key=lambda v: orjson.dumps(v, option=orjson.OPT_SORT_KEYS))
+        }
+    raise TypeError(f"a record cannot hold a value of type {kind.__name__}")
+
+
+def _scientific(exact: Decimal) -> str:
+    sign, digits, exponent = exact.as_tuple()
+    text = "".join(map(str, digits)).lstrip("0")
+    stripped = text.rstrip("0")
+    return f"{'-' if sign else ''}{stripped or '0'}e{int(exponent) + len(text) - len(stripped)}"
+
+
+def canonical(value: Value) -> bytes:
+    """The bytes that stand for a value, the same for equal values on every installation.
+
+    Raises ValueError for text that is not Unicode (a lone surrogate).
+    """
+    try:
+        return orjson.dumps(by_value(value), option=orjson.OPT_SORT_KEYS)
+    except TypeError as exc:
+        raise ValueError("holds text that is not Unicode (a lone surrogate)") from exc
+
+
+def digest16(data: bytes) -> int:
+    """A 128-bit hash as an integer."""
+    return xxhash.xxh3_128_intdigest(data)
+
+
+def short_digest(data: bytes) -> str:
+    """A 64-bit hash as 16 hexadecimal characters, for derived keys."""
+    return xxhash.xxh3_64_hexdigest(data)
+
+
+# JSON text -----------------------------------------------------------------------------------------------------------
+
+
+def to_json(value: Value, *, indent: bool = False) -> bytes:
+    """Exact JSON text of a value: integers and decimals keep every digit. ValueError for a lone surrogate."""
+    try:
+        return orjson.dumps(_tagged(value), option=orjson.OPT_INDENT_2 if indent else 0)
+    except TypeError as exc:
+        raise ValueError("holds text that is not Unicode (a lone surrogate)") from exc
+
+
+def from_json(data: bytes) -> Value:
+    """The value that `to_json` wrote, or that any JSON text stands for, without rounding. ValueError if it is not JSON."""
+    if _MAYBE_INEXACT.search(data):
+        parsed = json.loads(data.decode(), parse_float=number, parse_constant=_no_constant)
+    else:
+        parsed = orjson.loads(data)
+    return _untagged(parsed) if b'"$' in data else parsed
+
+
+def untag(parsed: Value) -> Value:
+    """What a parsed JSON value stands for: its tags as bytes, sets and floats. ValueError for a damaged tag."""
+    return _untagged(parsed)
+
+
+def _no_constant(name: str) -> Value:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _tagged(value: Value) -> Value:
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return value
+    if kind is int:
+        return value if _MIN64 <= value < _MAX64 else orjson.Fragment(str(value))
+    if kind is float:
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if kind is dict:
+        plain = {k: _tagged(v) for k, v in value.items()}
+        return {f"${k}": v for k, v in plain.items()} if _is_tag(plain) else plain
+    if kind is list:
+        return [_tagged(v) for v in value]
+    if kind is Decimal:
+        return orjson.Fragment(str(value)) if value.is_finite() else {"$float": str(value)}
+    if kind is bytes:
+        return {"$bytes": base64.b64encode(value).decode()}
+    if kind is frozenset:
+        return {"$set": [_tagged(v) for v in sorted(value, key=canonical)]}
+    raise ValueError(f"a record cannot hold a value of type {kind.__name__}")
+
+
+def _untagged(value: Value) -> Value:
+    if type(value) is list:
+        return [_untagged(v) for v in value]
+    if type(value) is not dict:
+        return value
+    if not _is_tag(value):
+        return {k: _untagged(v) for k, v in value.items()}
+    ((tag, held),) = value.items()
+    try:
+        if tag == "$bytes":
+            return base64.b64decode(held, validate=True)
+        if tag == "$float":
+            return float(held)
+        if tag == "$set":
+            return frozenset(_untagged(v) for v in held)
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f'a damaged "{tag}"') from exc
+    if tag.startswith("$$"):
+        return {tag[1:]: _untagged(held)}
+    return {tag: _untagged(held)}
+
+
+def _is_tag(value: dict[str, Value]) -> bool:
+    return len(value) == 1 and next(iter(value)).startswith("$")
