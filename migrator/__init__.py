@@ -1,0 +1,60 @@
+"""migrator moves chat sessions and memories between stores: checkpointed, idempotent, verified.
+
+    import migrator
+    report = migrator.migrate("chat.db", "chat.jsonl.gz")
+    assert report.outcome == "done"
+
+The names below are public; each is imported on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from migrator.commands import inspect, migrate, open_store, verify
+    from migrator.errors import (
+        ConfigError,
+        Interrupted,
+        LockedError,
+        MigratorError,
+        RecordError,
+        StoreError,
+        TransientStoreError,
+    )
+    from migrator.mapping import load_mapping
+    from migrator.plan import Options
+    from migrator.report import Report
+
+__all__ = [
+    "ConfigError",
+    "Interrupted",
+    "LockedError",
+    "MigratorError",
+    "Options",
+    "RecordError",
+    "Report",
+    "StoreError",
+    "TransientStoreError",
+    "inspect",
+    "load_mapping",
+    "migrate",
+    "open_store",
+    "verify",
+]
+
+_HOMES = {
+    "commands": ("inspect", "migrate", "open_store", "verify"),
+    "errors": ("ConfigError", "Interrupted", "LockedError", "MigratorError", "RecordError", "StoreError", "TransientStoreError"),
+    "mapping": ("load_mapping",),
+    "plan": ("Options",),
+    "report": ("Report",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"migrator.{module}"), name)
+    raise AttributeError(f"module 'migrator' has no attribute '{name}'")

@@ -1,0 +1,235 @@
+"""What an adapter is: the interface between the engine and one sort of store.
+
+How to add an adapter
+---------------------
+1. Write `adapters/NAME.py`, in the order of its neighbours: Adapter, Source, Reader, Sink, values (`_to_x` / `_from_x` side by side),
+   errors (one context manager that sorts the driver's exceptions). End it with `ADAPTER = ...` and name it in `adapters/__init__`.
+2. Import the driver inside the module only: nobody pays for a store that is not used.
+3. Speak attributes, not fields: every item goes through `layout.read` on the way in and `layout.write` on the way out.
+4. Add the store to tests/stores.py: the conformance suite is the definition of done.
+
+An adapter imports neither another adapter nor the engine, and counts, retries and reports nothing: it says what happened, or raises
+`ConfigError` (nothing was touched), `TransientStoreError` (the same call may succeed later) or `StoreError`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from migrator.errors import RecordError
+from migrator.layout import Layout
+from migrator.model import (
+    Address,
+    Cursor,
+    Existing,
+    Holdings,
+    Identity,
+    Page,
+    Partition,
+    Reject,
+    Row,
+    Shape,
+    Snapshot,
+    Traits,
+    Weight,
+)
+
+PAGE_ROWS = 1_000
+"""Rows in a page at the most: the engine cuts slices at page borders."""
+
+PAGE_BYTES = 1 << 20
+"""A page ends behind the row that brings it to this size."""
+
+RECORD_BYTES = 32 << 20
+"""A record larger than this is rejected with its size."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a store is opened with.
+
+    kinds: those asked for. scratch: a private folder of the run (0700) for snapshots and staged parts. unknown_fields: `keep` or `drop`.
+    record_bytes: larger records are rejected. snapshot_limit: seconds that a snapshot may hold the application's writers up.
+    say: takes words for people about something slow ("taking a snapshot of chat.db, 1.0 GB").
+    """
+
+    layout: Layout
+    kinds: tuple[str, ...]
+    scratch: Path
+    unknown_fields: str = "keep"
+    record_bytes: int = RECORD_BYTES
+    snapshot_limit: float = 3.0
+    say: Callable[[str], None] = field(default=lambda words: None, compare=False)
+
+
+class Source(ABC):
+    """A store as it is read. Nothing here writes to it, ever."""
+
+    loses: frozenset[str] = frozenset()
+    """What this store cannot tell apart or hold: "absent" (from NULL), "origins"."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.layout = setting.layout
+
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """Hold the store still, where it can be: what is read afterwards is of one moment. Called once, by the coordinator, before the plan.
+
+        Raises ConfigError, with the ways out, where that would disturb the application.
+        """
+
+    def is_still(self, snapshot: Snapshot) -> bool:
+        """Whether what `snapshot` held can still be read as it was, so that a job may go on with it."""
+        return True
+
+    @abstractmethod
+    def partitions(self, kinds: Sequence[str], wanted: int) -> list[Partition]:
+        """About `wanted` parts, together exactly the kinds asked for, each record in one. Few for a small store; none for an empty one."""
+
+    @abstractmethod
+    def pages(self, partition: Partition, after: Cursor) -> Iterator[Page]:
+        """The pages of a partition behind a cursor (None: from its start). Going on behind a page's cursor gives exactly the rest.
+
+        A page has at most PAGE_ROWS rows and about PAGE_BYTES; it may be empty of rows. Rows of kinds not asked for may come too. Broken
+        items come as rejects, items of no kind as foreign: one never stops the others.
+        """
+
+    @abstractmethod
+    def holds(self, kinds: Sequence[str]) -> Holdings:
+        """Whether any record of these kinds is there, found out cheaply."""
+
+    def size_hint(self) -> int | None:
+        """About how many records there are, for progress only; None where the store does not tell for nothing."""
+        return None
+
+    def repeated(self, kinds: Sequence[str]) -> Iterator[Row]:
+        """Rows among which every two that share an identity are found; a superset will do. Empty where the store guarantees identities.
+
+        This default reads everything once more.
+        """
+        doubtful = {kind for kind in kinds if kind in self.layout.kinds and not self.guarantees(kind)}
+        if not doubtful:
+            return
+        for partition in self.partitions(sorted(doubtful), 1):
+            for page in self.pages(partition, None):
+                yield from (row for row in page.rows if row.kind in doubtful)
+
+    def guarantees(self, kind: str) -> bool:
+        """True if the store cannot hold two records of this kind with one identity."""
+        return self.layout.kinds[kind].guarantees_identity
+
+    def close(self) -> None:
+        """Give connections and files back. Calling it twice is harmless."""
+
+
+class Reader(Source):
+    """A store as a run looks at the place it would write to: readable, comparable, and impossible to write.
+
+    It works for a store that does not exist yet: that one is empty.
+    """
+
+    @abstractmethod
+    def fetch(self, rows: Sequence[Row]) -> dict[tuple[str, Identity], Row]:
+        """What the store holds where these rows would go, by kind and identity; those it does not hold are not in the answer.
+
+        Of kinds with derived keys the record is looked for by identity, under whatever key it has. Never called where `Traits.whole`.
+        """
+
+    def fit(self, row: Row) -> Row | Reject:
+        """The row as the store would give it back, or why it cannot travel: limits, types, keys. What it says holds for `upsert`."""
+        try:
+            fitted = self.layout.fit(row, self.setting.unknown_fields)
+            self.layout.write(fitted)
+        except RecordError as exc:
+            return Reject(row.kind, row.place, str(exc), row.record, row.origin)
+        return fitted
+
+    def weigh(self, row: Row) -> Weight:
+        """What a row that fits takes there. Default: nothing is known."""
+        return Weight(0)
+
+
+@dataclass(slots=True)
+class Flushed:
+    """What became of the rows since `begin`: those in neither list are stored.
+
+    held: rows that were not written, each with what the sink holds in their place. rejects: rows that the store refused one by one.
+    """
+
+    held: list[tuple[Row, Row]] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+
+
+class Sink(ABC):
+    """A store as it is written."""
+
+    traits = Traits()
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.layout = setting.layout
+
+    @abstractmethod
+    def prepare(self, kinds: Sequence[str], create: bool) -> None:
+        """Make what is missing (tables, staging folders), if `create` allows. Called by the coordinator once a run, before any slice; twice is harmless.
+
+        Raises ConfigError, with the next step, if something is missing that it may not make.
+        """
+
+    def discard(self) -> None:
+        """Forget what an earlier run of the same job staged: this one begins anew. Called before `prepare`. Most sinks stage nothing."""
+
+    @abstractmethod
+    def begin(self, slice_name: str) -> None:
+        """What follows until `flush` belongs to this slice. Done again, it replaces what the slice left.
+
+        `slice_name` starts with its partition's number and counts on: file sinks join their parts in the order of names.
+        """
+
+    @abstractmethod
+    def upsert(self, rows: Iterable[Row], existing: Existing) -> None:
+        """Store each record whole; `existing` says what becomes of one whose place is taken.
+
+        The rows have been through `fit`. Identities within one slice are distinct. Calling again with the same rows changes nothing. May
+        return before they are stored. Raises TransientStoreError if the same slice may succeed later; part of it may be stored.
+        """
+
+    @abstractmethod
+    def flush(self) -> Flushed:
+        """Wait until all rows since `begin` are durable, and say which were not written."""
+
+    @abstractmethod
+    def reader(self) -> Reader:
+        """The same store for reading: what is durable, staged or not, with consistent reads where the store has them."""
+
+    def publish(self) -> None:
+        """Once, at the end: a file sink joins its parts and renames. Twice is the same as once. Others do nothing."""
+
+    def close(self) -> None:
+        """Give connections and files back. What was not flushed may be lost. Calling it twice is harmless."""
+
+
+class Adapter(Protocol):
+    """What every adapter module has as ADAPTER."""
+
+    traits: Traits
+
+    def describe(self, address: Address) -> Shape | None:
+        """What is there, read only; None if nothing is. Raises ConfigError where it is no store of this sort or cannot be asked."""
+
+    def whereabouts(self, address: Address) -> str:
+        """Where exactly that is, for people: the absolute path, or the table's ARN, endpoint and profile. Never a secret."""
+
+    def source(self, address: Address, setting: Setting, snapshot: Snapshot | None = None) -> Source:
+        """Open for reading. With `snapshot`, as a worker or a resumed run: the one taken before, of the same state folder."""
+
+    def reader(self, address: Address, setting: Setting) -> Reader:
+        """Open what may not be there yet, for comparing. Never writes."""
+
+    def sink(self, address: Address, setting: Setting) -> Sink:
+        """Open for writing. Touches nothing until `prepare`."""

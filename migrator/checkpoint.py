@@ -1,0 +1,349 @@
+"""The state folder of a job: checkpoint, locks, notes (rejects, duplicates, differences), report.
+
+Everything is written aside, fsynced and renamed, so that a file is whole or absent; folders are 0700 and files 0600, for
+notes hold people's records. Knows the shape and version of the checkpoint; leaves what it means to `engine`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from migrator.errors import ConfigError, LockedError, StoreError
+from migrator.model import Cursor, Partition, Snapshot, Tally
+from migrator.values import Value, from_json, to_json
+
+FORMAT = 1
+"""The version of the checkpoint. A tool does not resume what another format wrote."""
+
+NOTES = ("rejects", "duplicates", "differing")
+"""What a slice may leave beside its result: one file of JSON Lines a slice, joined at the end as NAME.jsonl."""
+
+
+@dataclass
+class Progress:
+    """How far one partition is: the cursor behind its last finished slice."""
+
+    partition: Partition
+    cursor: Cursor = None
+    slices: int = 0
+    done: bool = False
+
+
+@dataclass
+class Checkpoint:
+    """What a job remembers. `phase` goes copying → verifying → publishing → finished; a finished one is history."""
+
+    fingerprint: str
+    describes: dict[str, Any]
+    started: str
+    phase: str = "copying"
+    outcome: str | None = None
+    snapshot: Snapshot | None = None
+    sink_was_empty: bool = True
+    repeated: int = 0
+    progress: list[Progress] = field(default_factory=list)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    digests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    weights: dict[str, dict[str, Any]] = field(default_factory=dict)
+    foreign: int = 0
+    ghosts: int = 0
+    foreign_seen: list[str] = field(default_factory=list)
+
+    def is_unfinished(self) -> bool:
+        return self.phase != "finished"
+
+    def to_plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_plain(plain: dict[str, Any]) -> Checkpoint:
+        made = Checkpoint(**plain)
+        made.snapshot = Snapshot(**plain["snapshot"]) if plain["snapshot"] else None
+        made.progress = [Progress(**{**each, "partition": Partition(**each["partition"])}) for each in plain["progress"]]
+        made.tallies = {kind: Tally(**each) for kind, each in plain["tallies"].items()}
+        return made
+
+
+# Writing ---------------------------------------------------------------------------------------------------------------
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put a file in place whole: aside, fsync, rename, fsync of the folder. Raises StoreError if the disk will not have it."""
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        _sync_folder(path.parent)
+    except OSError as exc:
+        with suppress(OSError):
+            aside.unlink()
+        raise StoreError(f"{path}: cannot be written: {exc.strerror}. Free the disk or choose another folder (--state), then run again") from exc
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# The folder ------------------------------------------------------------------------------------------------------------
+
+
+def state_root(given: str | None = None) -> Path:
+    """Where the folders of all jobs are: `given`, else MIGRATOR_STATE, else the user's state folder."""
+    chosen = given or os.environ.get("MIGRATOR_STATE")
+    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_state_dir("migrator"))
+
+
+def fingerprint(describes: dict[str, Any]) -> str:
+    """The name of a job: equal for the same addresses, mapping, layouts, kinds and choices."""
+    return hashlib.sha256(to_json(dict(sorted(describes.items())))).hexdigest()[:16]
+
+
+class State:
+    """One job's folder."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.name = name
+        self.path = root / name
+        self._locks: list[FileLock] = []
+
+    def make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for each in ("locks", "scratch", *NOTES):
+                (self.path / each).mkdir(exist_ok=True, mode=0o700)
+        except OSError as exc:
+            raise ConfigError(f"{self.path}: the state folder cannot be made: {exc.strerror}. Name another with --state DIR") from exc
+
+    @property
+    def scratch(self) -> Path:
+        return self.path / "scratch"
+
+    # locks
+
+    def lock(self, sink_file: str | None = None) -> None:
+        """Take the job for this process, and the sink if it is a local file. Then wait until no worker of a dead run is left.
+
+        Raises LockedError if another run has them.
+        """
+        self._take(self.path / "locks" / "job.lock", f"this job is running already (state folder {self.path})")
+        if sink_file is not None:
+            folder = Path(platformdirs.user_state_dir("migrator")) / "locks"
+            with suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if folder.is_dir():
+                name = hashlib.sha256(sink_file.encode()).hexdigest()[:16]
+                self._take(folder / f"{name}.lock", f"another run is writing {sink_file}")
+        for worker in (self.path / "locks").glob("worker-*.lock"):
+            lock = FileLock(worker)
+            try:
+                lock.acquire(timeout=30)
+            except Timeout as exc:
+                raise LockedError(f"a worker of an earlier run is still writing ({worker.name}); wait for it, or end that process") from exc
+            lock.release()
+            worker.unlink(missing_ok=True)
+
+    def _take(self, path: Path, why: str) -> None:
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as exc:
+            self.unlock()
+            raise LockedError(f"{why}: wait for it to end, or look at `migrator status`") from exc
+        except OSError as exc:
+            raise ConfigError(f"{path}: cannot be locked: {exc.strerror}. Name another state folder with --state DIR") from exc
+        self._locks.append(lock)
+
+    def hold_worker_lock(self) -> FileLock:
+        """For a worker process: a lock that its death releases, however it dies."""
+        lock = FileLock(self.path / "locks" / f"worker-{os.getpid()}.lock")
+        lock.acquire(timeout=0)
+        return lock
+
+    def unlock(self) -> None:
+        for lock in self._locks:
+            lock.release()
+        self._locks.clear()
+
+    def is_locked(self) -> bool:
+        """Whether a run holds the job now; found out without disturbing it."""
+        path = self.path / "locks" / "job.lock"
+        if not path.exists():
+            return False
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:
+            return False
+        lock.release()
+        return False
+
+    # checkpoint
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.path / "checkpoint.json"
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        body = to_json(checkpoint.to_plain())
+        head = to_json({"format": FORMAT, "sha256": hashlib.sha256(body).hexdigest()})
+        write_whole(self.checkpoint_file, head + b"\n" + body + b"\n")
+
+    def load(self) -> Checkpoint | None:
+        """The checkpoint, None if there is none. Raises ConfigError if it is damaged or another format's."""
+        try:
+            data = self.checkpoint_file.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise ConfigError(f"{self.checkpoint_file}: cannot be read: {exc.strerror}") from exc
+        anew = "Nothing was touched; --restart begins the job anew"
+        try:
+            head_line, body, rest = data.split(b"\n")
+            head = from_json(head_line)
+            whole = rest == b"" and head["sha256"] == hashlib.sha256(body).hexdigest()
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ConfigError(f"{self.checkpoint_file}: the checkpoint is damaged. {anew}") from exc
+        if head.get("format") != FORMAT:
+            raise ConfigError(f"{self.checkpoint_file}: written by another version of migrator (format {head.get('format')}). {anew}")
+        if not whole:
+            raise ConfigError(f"{self.checkpoint_file}: the checkpoint is damaged (its checksum does not fit). {anew}")
+        checkpoint = Checkpoint.from_plain(from_json(body))
+        if checkpoint.fingerprint != self.name:
+            raise ConfigError(f"{self.checkpoint_file}: the checkpoint is of another job ({checkpoint.fingerprint}). {anew}")
+        return checkpoint
+
+    def clear(self) -> None:
+        """Forget an earlier run of this job, but for its report."""
+        self.checkpoint_file.unlink(missing_ok=True)
+        for name in NOTES:
+            (self.path / f"{name}.jsonl").unlink(missing_ok=True)
+            for part in (self.path / name).iterdir():
+                part.unlink()
+        for name in ("replaced.jsonl", "differences.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+
+    # notes
+
+    def note(self, name: str, slice_name: str, lines: Iterable[dict[str, Value]]) -> None:
+        """Leave what a slice has to say, in place of what the same slice said before."""
+        path = self.path / name / f"{slice_name}.jsonl"
+        data = b"".join(_line(line) for line in lines)
+        if data:
+            write_whole(path, data)
+        else:
+            path.unlink(missing_ok=True)
+
+    def join_notes(self, name: str) -> Path | None:
+        """One file of all slices' notes, in the order of the plan; None if there are none."""
+        parts = sorted((self.path / name).glob("*.jsonl"))
+        if not parts:
+            return None
+        path = self.path / f"{name}.jsonl"
+        aside = path.with_name(path.name + ".tmp")
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            for part in parts:
+                out.write(part.read_bytes())
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(aside, path)
+        return path
+
+    def append_replaced(self, lines: Iterable[dict[str, Value]]) -> None:
+        """Keep records that are about to be replaced: on disk before the write, and never taken back by a repeat."""
+        data = b"".join(_line(line) for line in lines)
+        descriptor = os.open(self.path / "replaced.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "ab", buffering=0) as file:
+            file.write(data)
+            os.fsync(file.fileno())
+
+    def drop_repeats_of_replaced(self) -> Path | None:
+        """At the end: each replaced record once, though its slice may have been done again."""
+        path = self.path / "replaced.jsonl"
+        if not path.exists():
+            return None
+        seen: set[bytes] = set()
+        kept = []
+        for line in path.read_bytes().splitlines(keepends=True):
+            digest = hashlib.sha256(line).digest()
+            if digest not in seen and line.endswith(b"\n"):
+                seen.add(digest)
+                kept.append(line)
+        write_whole(path, b"".join(kept))
+        return path
+
+    def write_report(self, report: dict[str, Any]) -> None:
+        write_whole(self.path / "report.json", to_json(report, indent=True) + b"\n")
+
+
+def _line(plain: dict[str, Value]) -> bytes:
+    try:
+        return to_json(plain) + b"\n"
+    except ValueError:
+        return to_json(_readable(plain)) + b"\n"
+
+
+def _readable(value: Value) -> Value:
+    """What JSON cannot hold as it is (text with a lone surrogate), tagged as the bytes it came from."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-8", "surrogatepass")
+        return value
+    if isinstance(value, dict):
+        return {_text_key(k): _readable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_readable(v) for v in value]
+    return value if isinstance(value, int | float | bytes | frozenset | None) or hasattr(value, "is_finite") else repr(value)
+
+
+def _text_key(name: object) -> str:
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """One job for `status`: what it is, where it stands, and whether a snapshot of a source remains."""
+
+    path: Path
+    state: str
+    checkpoint: Checkpoint | None
+    snapshot_bytes: int
+    changed: float
+
+
+def jobs(root: Path) -> Iterator[JobStatus]:
+    """All jobs under a state root, the latest first. A damaged checkpoint is a job too."""
+    folders = [path for path in root.iterdir() if (path / "locks").is_dir()] if root.is_dir() else []
+    for path in sorted(folders, key=lambda each: each.stat().st_mtime, reverse=True):
+        state = State(root, path.name)
+        try:
+            checkpoint = state.load()
+            words = "new" if checkpoint is None else (checkpoint.outcome or "interrupted")
+        except ConfigError:
+            checkpoint, words = None, "damaged"
+        if state.is_locked():
+            words = "running"
+        held = sum(file.stat().st_size for file in state.scratch.glob("*") if file.is_file()) if state.scratch.is_dir() else 0
+        changed = state.checkpoint_file.stat().st_mtime if state.checkpoint_file.exists() else path.stat().st_mtime
+        yield JobStatus(path, words, checkpoint, held, min(changed, time.time()))

@@ -1,0 +1,237 @@
+"""The command line: parses, calls one function of `commands`, shows what it says, and ends with the right code.
+
+Nothing is imported here that `--help` does not need.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from migrator.errors import MigratorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from migrator.console import Console
+
+_EPILOG = "Exit codes: 0 done; 1 a store failed, run again to resume; 2 refused, nothing touched; 3 rejects; 4 differences; 5 locked; 130/143 interrupted; 70 a bug."
+
+_OPTIONS: dict[str, list[Callable[[Any], Any]]] = {
+    "common": [
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
+        click.option("--mapping", metavar="NAME|FILE", help="The mapping; recognised from the source if left out."),
+    ],
+    "two stores": [
+        click.option("--kinds", metavar="A,B", default="", help="Only these kinds, separated by commas."),
+        click.option("--on-duplicate", type=click.Choice(["newest", "stop"]), default="newest", show_default=True, help="Of records with one identity: the newest travels, or refuse."),
+        click.option("--unknown-fields", type=click.Choice(["keep", "drop"]), default="keep", show_default=True, help="Fields the mapping does not know: kept where the sink can, else the record is rejected; or left behind."),
+        click.option("--allow-empty", is_flag=True, help="Go on though the source holds nothing."),
+        click.option("--state", metavar="DIR", help="Where jobs keep checkpoints, rejects and reports  [default: $MIGRATOR_STATE, else the user's state folder]"),
+        click.option("--snapshot-limit", type=click.FloatRange(min=0), default=3.0, show_default=True, metavar="SECONDS", help="How long a snapshot may hold the application's writers up."),
+    ],
+}  # fmt: skip
+
+
+def _with(*groups: str) -> Callable[[Any], Any]:
+    def add(command: Any) -> Any:
+        for group in reversed(groups):
+            for option in reversed(_OPTIONS[group]):
+                command = option(command)
+        return command
+
+    return add
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="migrator")
+def cli() -> None:
+    """Moves chat sessions and memories between stores: checkpointed, idempotent, verified.
+
+    A store is a file (chat.db, chat.json, chat.jsonl.gz), an address (sqlite:///chat.db, "dynamodb://table?region=eu-west-1"), or a bare word (sqlite,
+    dynamodb) that LuminoraCore's own configuration explains.
+    """
+
+
+@cli.command(epilog=_EPILOG)
+@click.argument("source")
+@click.argument("sink")
+@click.option("--dry-run", is_flag=True, help="Read and map everything, write nothing: what would be written, sizes, time and price.")
+@click.option("--price", type=click.FloatRange(min=0), default=0.625, show_default=True, metavar="USD", help="US dollars a million write units, for the dry run.")
+@click.option("--existing", type=click.Choice(["refuse", "replace"]), default="refuse", show_default=True, help="A record that is there and differs: leave it (exit 4), or replace it and keep the old one in a file.")
+@click.option("--create/--no-create", default=None, help="Make the sink if it is not there.  [default: files yes, tables no]")
+@click.option("--on-reject", type=click.Choice(["stop", "continue"]), default=None, help="When a record cannot travel: stop behind its slice, or go on.  [default: stop; continue in a dry run]")
+@click.option("--proof", type=click.Choice(["digest", "counts", "rows", "none"]), default="digest", show_default=True, help="How the end is proven; less than digest is said to be not proven.")
+@click.option("--workers", type=click.IntRange(min=0), default=0, metavar="N", help="How many workers.  [default: cores]")
+@click.option("--restart", is_flag=True, help="Begin anew, whatever the checkpoint says.")
+@click.option("--table-shape", metavar="LAYOUT", help="The shape of a table to be made.  [default: user_id/SK]")
+@_with("two stores", "common")
+def migrate(source: str, sink: str, as_json: bool, **options: Any) -> None:
+    """Copy every record of SOURCE into SINK, resumable and proven. Safe to run again.
+
+    \b
+    Example:  migrator migrate chat.db chat.jsonl.gz
+    Example:  migrator migrate sqlite:///chat.db "dynamodb://chat?region=eu-west-1" --create
+    """
+    from migrator import commands
+    from migrator.console import Console
+
+    console = Console(as_json)
+    report = commands.migrate(source, sink, _options(options), console)
+    console.report(report)
+    sys.exit(report.exit_code)
+
+
+@cli.command(epilog=_EPILOG)
+@click.argument("source")
+@click.argument("sink")
+@click.option("--proof", type=click.Choice(["digest", "counts", "rows"]), default="digest", show_default=True, help="What is compared.")
+@click.option("--one-way", is_flag=True, help="What is only in the sink is no difference.")
+@_with("two stores", "common")
+def verify(source: str, sink: str, as_json: bool, **options: Any) -> None:
+    """Compare SINK with SOURCE and write to neither: what is missing, differing and extra, by name.
+
+    \b
+    Example:  migrator verify chat.db chat.jsonl.gz
+    """
+    from migrator import commands
+    from migrator.console import Console
+
+    console = Console(as_json)
+    report = commands.verify(source, sink, _options(options), console)
+    console.report(report)
+    sys.exit(report.exit_code)
+
+
+@cli.command(epilog=_EPILOG)
+@click.argument("store")
+@_with("common")
+def inspect(store: str, as_json: bool, mapping: str | None) -> None:
+    """Say what STORE holds: layout and why, counts, sizes, oldest and newest record, ghosts, expired.
+
+    \b
+    Example:  migrator inspect chat.db
+    """
+    from migrator import commands
+    from migrator.console import Console
+
+    console = Console(as_json)
+    console.inspection(commands.inspect(store, mapping, console))
+
+
+@cli.command()
+@click.option("--state", metavar="DIR", help="Where jobs are kept  [default: $MIGRATOR_STATE, else the user's state folder]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def status(state: str | None, as_json: bool) -> None:
+    """List jobs: done, running, interrupted or failed, and snapshots that remain.
+
+    \b
+    Example:  migrator status
+    """
+    from migrator import commands
+    from migrator.console import Console
+
+    Console(as_json).status(*commands.status(state))
+
+
+@cli.group()
+def mappings() -> None:
+    """The mappings: which kinds there are, and how each store holds them."""
+
+
+@mappings.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def mappings_list(as_json: bool) -> None:
+    """List the mappings that come with migrator.
+
+    \b
+    Example:  migrator mappings list
+    """
+    from migrator import commands
+    from migrator.console import Console
+
+    Console(as_json).mappings(commands.mappings())
+
+
+@mappings.command("show")
+@click.argument("mapping")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def mappings_show(mapping: str, as_json: bool) -> None:
+    """Show the kinds and layouts of MAPPING, a name or a file.
+
+    \b
+    Example:  migrator mappings show luminoracore-v1.1
+    """
+    from migrator.console import Console
+    from migrator.mapping import load_mapping
+
+    Console(as_json).mapping(load_mapping(mapping))
+
+
+@mappings.command("check")
+@click.argument("mapping")
+def mappings_check(mapping: str) -> None:
+    """Check MAPPING, a name or a file, whole; the first thing that is wrong is told with file, table and reason.
+
+    \b
+    Example:  migrator mappings check luminoracore-v1.1
+    """
+    from migrator.mapping import load_mapping
+
+    found = load_mapping(mapping)
+    click.echo(f"{found.path}: {found.name} is sound: {len(found.kinds)} kinds, {len(found.layouts)} layouts")
+
+
+def _options(given: dict[str, Any]) -> Any:
+    from migrator.plan import Options
+
+    given["kinds"] = tuple(each.strip() for each in given.get("kinds", "").split(",") if each.strip())
+    return Options(**given, processes=True)
+
+
+def main(args: list[str] | None = None, prog: str = "migrator", command: click.Command = cli) -> None:
+    """Run the command line and end the process with its exit code; no error of a person's ends in a traceback."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        command.main(args, prog_name=prog, standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        sys.exit(exc.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except KeyboardInterrupt:
+        click.echo("interrupted: run the same command again to resume", err=True)
+        sys.exit(130)
+    except Exception as exc:
+        sys.exit(_fail(exc, args))
+
+
+def _fail(error: Exception, args: list[str]) -> int:
+    from migrator.console import Console
+    from migrator.report import outcome_of
+
+    outcome, code = outcome_of(error)
+    report = getattr(error, "report", None)
+    console = Console("--json" in args)
+    if outcome == "interrupted":
+        console.failure("interrupted; everything up to the last slice is saved: run the same command again to resume", report)
+    elif isinstance(error, MigratorError):
+        console.failure(str(error), report)
+    else:
+        import traceback
+
+        traceback.print_exc()
+        console.failure(f"a bug of migrator: {type(error).__name__}. What is saved stays saved; please report it with the lines above", None)
+    return code
+
+
+def migrate_main() -> None:
+    """`migrate`, a second name for `migrator migrate`."""
+    main(prog="migrate", command=migrate)

@@ -1,0 +1,203 @@
+"""From what a person writes to where a store is: URLs, paths, and bare words that LuminoraCore's own configuration explains.
+
+Knows address spellings, `luminora_config.json` and the LUMINORA_* variables (fact sheet 8). Opens no store. LuminoraCore's
+built-in guesses are never used: what nobody configured is asked for, with the candidates listed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from migrator.errors import ConfigError
+from migrator.model import Address
+
+CONFIG_FILE = "luminora_config.json"
+
+_SUFFIXES = {".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_PACKED = (".gz", ".zst")
+_STORES = {"sqlite": "sql", "json": "json", "jsonl": "jsonl", "dynamodb": "dynamodb", "memory": "memory"}
+_OPTIONS = {"dynamodb": {"region", "endpoint", "profile"}}
+_LATER = ("postgresql", "postgres", "mysql", "mariadb", "mongodb", "redis")
+_SPELLINGS = (
+    "sqlite:///chat.db (relative), sqlite:////data/chat.db (absolute), dynamodb://table?region=eu-west-1, json:chat.json, jsonl:chat.jsonl.gz, "
+    "or a path that ends in .db, .sqlite, .json or .jsonl"
+)
+
+
+def resolve(text: str, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Address:
+    """The address a person means. Raises ConfigError with the right spelling.
+
+    `environ` and `folder` (where luminora_config.json is looked for) are the process's own by default.
+    """
+    environ = os.environ if environ is None else environ
+    folder = Path.cwd() if folder is None else folder
+    if not text.strip():
+        raise ConfigError(f"an empty address. Addresses look like {_SPELLINGS}")
+    if "\x00" in text:
+        raise ConfigError("an address with a NUL character in it")
+    scheme = _scheme_of(text)
+    if scheme is not None:
+        return _from_url(scheme, text)
+    if text in _STORES or text in _LATER:
+        return _from_word(text, environ, folder)
+    scheme = _by_suffix(text)
+    if scheme is not None:
+        return _file(scheme, text)
+    near = difflib.get_close_matches(text, [*_STORES, *_LATER], 1)
+    hint = f' (did you mean "{near[0]}"?)' if near else ""
+    raise ConfigError(f'"{text}" is no address{hint}. Addresses look like {_SPELLINGS}')
+
+
+def _scheme_of(text: str) -> str | None:
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
+    if match is None or (len(match.group(1)) == 1 and os.name == "nt"):
+        return None
+    return match.group(1).lower()
+
+
+def _by_suffix(text: str) -> str | None:
+    name = text.lower()
+    for packed in _PACKED:
+        name = name.removesuffix(packed)
+    return next((scheme for suffix, scheme in _SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def _from_url(scheme: str, text: str) -> Address:
+    base = scheme.split("+")[0]
+    if base in _LATER:
+        raise ConfigError(f"{base}: this version of migrator has no adapter for it yet; it knows {', '.join(_STORES)}")
+    if scheme not in _STORES:
+        near = difflib.get_close_matches(scheme, _STORES, 1)
+        hint = f' (did you mean "{near[0]}"?)' if near else ""
+        raise ConfigError(f'unknown scheme "{scheme}:"{hint}. Addresses look like {_SPELLINGS}')
+    rest = text[len(scheme) + 1 :]
+    if scheme == "memory":
+        return Address(scheme, "memory", f"memory:{rest.removeprefix('//')}", rest.removeprefix("//"))
+    if scheme == "dynamodb":
+        return _dynamodb(text)
+    if scheme == "sqlite":
+        if not rest.startswith("///"):
+            name = rest.lstrip("/") or "chat.db"
+            raise ConfigError(f'"{text}": a SQLite file is written with three slashes, sqlite:///{name} (four for an absolute path)')
+        path, _, query = rest[3:].partition("?")
+        if query:
+            raise ConfigError(f'"{text}": a SQLite address has no options; use sqlite:///{path}')
+        return _file(scheme, unquote(path))
+    return _file(scheme, rest.removeprefix("//") if rest.startswith("///") else rest)
+
+
+def _file(scheme: str, path: str) -> Address:
+    if not path or path.endswith("/"):
+        raise ConfigError(f"{scheme}: the name of a file is missing. Addresses look like {_SPELLINGS}")
+    if path == ":memory:":
+        raise ConfigError("a SQLite database in memory holds nothing that another process could read; name a file")
+    absolute = str(Path(path).expanduser().absolute())
+    text = f"sqlite:///{absolute}" if scheme == "sqlite" else f"{scheme}:{absolute}"
+    return Address(scheme, _STORES[scheme], text, absolute)
+
+
+def _dynamodb(text: str) -> Address:
+    try:
+        parts = urlsplit(text)
+    except ValueError as exc:
+        raise ConfigError(f"a DynamoDB address looks like dynamodb://table?region=eu-west-1 ({exc})") from exc
+    if "@" in parts.netloc:
+        raise ConfigError("a DynamoDB address holds no credentials: use a profile (?profile=NAME), the AWS_* variables or a role")
+    table = unquote(parts.netloc) + unquote(parts.path)
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", table):
+        raise ConfigError(
+            f'"{table}" is no DynamoDB table name (3 to 255 letters, digits, _ . -). An address looks like dynamodb://table?region=eu-west-1'
+        )
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _OPTIONS["dynamodb"]:
+            near = difflib.get_close_matches(name, _OPTIONS["dynamodb"], 1)
+            hint = f' (did you mean "{near[0]}"?)' if near else ""
+            raise ConfigError(f'dynamodb://{table}: unknown option "{name}"{hint}; there are region, endpoint and profile')
+        if not value:
+            raise ConfigError(f'dynamodb://{table}: the option "{name}" is empty')
+        options[name] = value
+    endpoint = options.get("endpoint")
+    if endpoint is not None:
+        split = urlsplit(endpoint)
+        if split.scheme not in ("http", "https") or not split.hostname:
+            raise ConfigError(f"dynamodb://{table}: an endpoint looks like http://localhost:8000")
+        if "@" in split.netloc:
+            raise ConfigError(f"dynamodb://{table}: an endpoint holds no credentials")
+    shown = f"dynamodb://{table}" + (f"?{urlencode(options, safe=':/')}" if options else "")
+    return Address("dynamodb", "dynamodb", shown, table, options)
+
+
+# Bare words ------------------------------------------------------------------------------------------------------------
+
+
+def _from_word(word: str, environ: Mapping[str, str], folder: Path) -> Address:
+    if word in _LATER:
+        raise ConfigError(f"{word}: this version of migrator has no adapter for it yet; it knows {', '.join(_STORES)}")
+    if word == "sqlite":
+        return _one(word, _said(folder, environ, "sqlite", "database_path", "LUMINORA_SQLITE_PATH"), "sqlite:///FILE", _candidates(folder, "sqlite"))
+    if word == "dynamodb":
+        said = _said(folder, environ, "dynamodb", "table_name", "LUMINORA_DYNAMODB_TABLE")
+        address = _one(word, said, "dynamodb://TABLE?region=REGION", [])
+        regions = _said(folder, environ, "dynamodb", "region", "LUMINORA_DYNAMODB_REGION")
+        if not regions:
+            return address
+        region = _agreed("dynamodb region", regions)
+        return _dynamodb(f"{address.text}?region={region}")
+    if word in ("json", "jsonl"):
+        return _one(word, {}, f"{word}:FILE", _candidates(folder, word))
+    raise ConfigError(f'"{word}" needs a name: {word}:NAME')
+
+
+def _one(word: str, said: dict[str, str], spelling: str, candidates: list[str]) -> Address:
+    if not said:
+        where = {"sqlite": "LUMINORA_SQLITE_PATH or luminora_config.json (storage.sqlite.database_path)"}
+        where["dynamodb"] = "LUMINORA_DYNAMODB_TABLE or luminora_config.json (storage.dynamodb.table_name)"
+        asked = f"neither {where[word].replace(' or ', ' nor ')} names one" if word in where else "nothing configured names one"
+        here = f" (in this folder: {', '.join(candidates[:5])})" if candidates else ""
+        raise ConfigError(f'"{word}" has no address: {asked}. Write it out: {spelling}{here}')
+    value = _agreed(word, said)
+    return _dynamodb(f"dynamodb://{value}") if word == "dynamodb" else _file(word, value)
+
+
+def _agreed(what: str, said: dict[str, str]) -> str:
+    if len(set(said.values())) > 1:
+        words = " and ".join(f"{where} says {value}" for where, value in said.items())
+        raise ConfigError(f"{what}: {words}. Write the address out")
+    return next(iter(said.values()))
+
+
+def _said(folder: Path, environ: Mapping[str, str], section: str, key: str, variable: str) -> dict[str, str]:
+    said = {}
+    path = folder / CONFIG_FILE
+    value = _config_section(path, section).get(key)
+    if isinstance(value, str) and value:
+        said[CONFIG_FILE] = value
+    if environ.get(variable):
+        said[variable] = environ[variable]
+    return said
+
+
+def _config_section(path: Path, section: str) -> dict[str, object]:
+    """What `luminoracore storage init` wrote for one store; nulls mean nothing (fact sheet 8.3)."""
+    if not path.is_file():
+        return {}
+    try:
+        storage = json.loads(path.read_text("utf-8"))["storage"]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ConfigError(f'{path}: not a LuminoraCore configuration ({{"storage": {{"type": …}}}}): mend it, or write the address out') from exc
+    held = storage.get(section) if isinstance(storage, dict) else None
+    return held if isinstance(held, dict) else {}
+
+
+def _candidates(folder: Path, scheme: str) -> list[str]:
+    try:
+        return sorted(each.name for each in folder.iterdir() if each.is_file() and _by_suffix(each.name) == scheme and each.name != CONFIG_FILE)
+    except OSError:
+        return []

@@ -1,0 +1,349 @@
+"""What a person sees: progress, the plan, tables, differences, and the same as one JSON object.
+
+People's output goes to stdout, progress and trouble to stderr. Text that comes from data is shown harmless: control characters
+never reach the terminal. Knows reports and looks; leaves what happens to `commands`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from migrator.checkpoint import JobStatus
+from migrator.commands import Inspection
+from migrator.mapping import Mapping
+from migrator.report import Report
+from migrator.values import to_json
+
+_SHOWN = 20
+_PLAIN_EVERY = 10.0  # seconds between progress lines where there is no terminal
+
+
+def harmless(text: str) -> str:
+    """Text as it may be shown: control characters, escape sequences and what is no character at all are written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class Console:
+    """Shows what a command tells it. With `as_json` stdout is left to the one JSON object."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    def say(self, words: str) -> None:
+        click.echo(harmless(words), err=True)
+
+    def plan(self, lines: list[tuple[str, str]]) -> None:
+        width = max(len(name) for name, _ in lines)
+        for name, words in lines:
+            click.echo(f"{name:<{width}}  {harmless(words)}", err=self.as_json)
+
+    @contextmanager
+    def progress(self, doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            with tqdm(total=total, desc=doing, unit=" records", unit_scale=False, dynamic_ncols=True, leave=False) as bar:
+                yield lambda records: _move(bar, records)
+        else:
+            plain = _PlainProgress(doing, total)
+            yield plain.tick
+            plain.end()
+
+    # reports
+
+    def report(self, report: Report) -> None:
+        if self.as_json:
+            click.echo(to_json(report.to_plain(), indent=True).decode())
+            return
+        if report.kinds:
+            click.echo()
+            click.echo(_table(*_accounting(report)))
+        for line in _verdict(report):
+            click.echo(harmless(line))
+
+    def failure(self, message: str, report: Report | None) -> None:
+        """An error that ended a command: one or two lines on stderr, and the report where there is one."""
+        click.echo(f"error: {harmless(message)}", err=True)
+        if report is None:
+            return
+        if self.as_json:
+            click.echo(to_json(report.to_plain(), indent=True).decode())
+        elif any(kind.tally.read for kind in report.kinds.values()):
+            click.echo()
+            click.echo(_table(*_accounting(report)))
+            click.echo(f"report: {report.state}/report.json")
+
+    # other commands
+
+    def inspection(self, found: Inspection) -> None:
+        if self.as_json:
+            click.echo(to_json(found.to_plain(), indent=True).decode())
+            return
+        lines = [("store", found.whereabouts), ("mapping", found.mapping), ("layout", f"{found.layout}: {found.why}")]
+        self.plan(lines)
+        rows = [
+            [
+                name,
+                _n(kind.count),
+                _n(kind.rejected),
+                _size(kind.bytes // kind.count if kind.count else 0),
+                _size(kind.largest),
+                _n(kind.expired),
+                kind.oldest or "",
+                kind.newest or "",
+            ]
+            for name, kind in found.kinds.items()
+        ]
+        if rows:
+            click.echo()
+            click.echo(_table(["kind", "records", "unreadable", "mean", "largest", "expired", "oldest", "newest"], rows, text=(0, 6, 7)))
+        else:
+            click.echo("no records")
+        if found.ghosts:
+            click.echo(f"{_n(found.ghosts)} ghosts: items that LuminoraCore leaves by mistake")
+        if found.foreign:
+            click.echo(f"{_n(found.foreign)} foreign items, which no kind of the mapping describes: {_some(found.foreign_seen)}")
+        if found.unread_tables:
+            click.echo(f"tables that no layout names: {_some(found.unread_tables)}")
+        for reject in found.rejects:
+            click.echo(f"unreadable: {harmless(reject)}")
+
+    def status(self, root: Path, jobs: Sequence[JobStatus]) -> None:
+        if self.as_json:
+            plain = [
+                {
+                    "state": str(job.path),
+                    "status": job.state,
+                    "command": job.checkpoint.describes.get("command") if job.checkpoint else None,
+                    "source": job.checkpoint.describes.get("source") if job.checkpoint else None,
+                    "sink": job.checkpoint.describes.get("sink") if job.checkpoint else None,
+                    "started": job.checkpoint.started if job.checkpoint else None,
+                    "snapshot_bytes": job.snapshot_bytes,
+                }
+                for job in jobs
+            ]
+            click.echo(to_json({"root": str(root), "jobs": plain}, indent=True).decode())
+            return
+        click.echo(f"jobs in {root}" + ("" if jobs else ": none"))
+        for job in jobs:
+            click.echo()
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.changed))
+            click.echo(f"{job.state:<12} {when}  {job.path.name}")
+            if job.checkpoint is not None:
+                describes = job.checkpoint.describes
+                read = sum(tally.read for tally in job.checkpoint.tallies.values())
+                done = sum(progress.done for progress in job.checkpoint.progress)
+                click.echo(f"  {harmless(str(describes.get('source')))} → {harmless(str(describes.get('sink')))}")
+                click.echo(f"  {_n(read)} records read, {done} of {len(job.checkpoint.progress)} partitions done")
+            if job.snapshot_bytes:
+                click.echo(f"  a snapshot of the source remains: {_size(job.snapshot_bytes)} in {job.path / 'scratch'}")
+
+    def mappings(self, known: Sequence[Mapping]) -> None:
+        if self.as_json:
+            click.echo(to_json([_mapping_plain(each) for each in known], indent=True).decode())
+            return
+        click.echo(_table(["name", "what it describes"], [[each.name, each.title] for each in known], text=(0, 1)))
+
+    def mapping(self, found: Mapping) -> None:
+        if self.as_json:
+            click.echo(to_json(_mapping_plain(found), indent=True).decode())
+            return
+        click.echo(f"{found.name}: {harmless(found.title)}")
+        click.echo(f"file {found.path}, sha256 {found.sha256[:16]}…\n")
+        rows = [[kind.name, ", ".join(kind.identity), ", ".join(f.name for f in kind.fields if f.name not in kind.identity)] for kind in found.kinds.values()]
+        click.echo(_table(["kind", "identity", "other fields"], rows, text=(0, 1, 2)))
+        click.echo("\nlayouts")
+        for layout in found.layouts.values():
+            made = " (new stores get this one)" if layout.id in found.created.values() else ""
+            click.echo(f"  {layout.id}: {layout.store}, {', '.join(layout.kinds)}{made}")
+
+
+def _move(bar: Any, records: int) -> None:
+    if bar.total is not None and bar.n + records > bar.total:
+        bar.total = bar.n + records  # the total was only a hint
+    bar.update(records)
+
+
+class _PlainProgress:
+    """A line now and then, for a log."""
+
+    def __init__(self, doing: str, total: int | None) -> None:
+        self.doing, self.total = doing, total
+        self.done, self.began, self.last = 0, time.monotonic(), time.monotonic()
+
+    def tick(self, records: int) -> None:
+        self.done += records
+        if time.monotonic() - self.last >= _PLAIN_EVERY:
+            self.last = time.monotonic()
+            self._line()
+
+    def _line(self) -> None:
+        seconds = max(self.last - self.began, 0.001)
+        rate = self.done / seconds
+        of = f" of ~{max(self.total, self.done):,}" if self.total else ""
+        left = f", ~{(self.total - self.done) / rate:.0f} s left" if self.total and self.total > self.done and rate else ""
+        click.echo(f"{self.doing}: {self.done:,}{of} records, {rate:,.0f} a second{left}", err=True)
+
+    def end(self) -> None:
+        if self.done and self.last - self.began >= _PLAIN_EVERY:
+            self.last = time.monotonic()
+            self._line()
+
+
+# Words -----------------------------------------------------------------------------------------------------------------
+
+_COLUMNS = {
+    "migrate": ("read", "written", "unchanged", "kept", "differing", "duplicates", "filtered", "rejected"),
+    "dry-run": ("read", "written", "unchanged", "kept", "differing", "duplicates", "filtered", "rejected"),
+    "verify": ("read", "duplicates", "rejected"),
+}
+_ALWAYS = {"read", "written", "unchanged", "rejected"}
+
+
+def _accounting(report: Report) -> tuple[list[str], list[list[str]]]:
+    """The table of kinds: a column that is zero everywhere is left out, unless it is one that people look for."""
+    dry = report.command == "dry-run"
+    shown = [
+        name
+        for name in _COLUMNS[report.command]
+        if name in _ALWAYS or any(getattr(kind.tally, name) for kind in report.kinds.values())
+    ]
+    proofs = [] if dry else [n for n in ("missing", "mismatched", "extra") if any(getattr(k.proof, n) for k in report.kinds.values())]
+    heads = ["kind", *(("would write" if dry and name == "written" else name) for name in shown), *proofs]
+    if not dry:
+        heads += ["in sink", "digest"]
+    rows = []
+    for name, kind in report.kinds.items():
+        row = [name, *(_n(getattr(kind.tally, column)) for column in shown), *(_n(getattr(kind.proof, column)) for column in proofs)]
+        if not dry:
+            row += [_n(kind.sink_count) if kind.sink_count is not None else "", _digest_words(report, kind)]
+        rows.append(row)
+    return heads, rows
+
+
+def _digest_words(report: Report, kind: Any) -> str:
+    words = str(kind.proof.digest)
+    if words == "equal" and kind.tally.rejected:
+        return f"equal but for {_n(kind.tally.rejected)} rejected"
+    return words
+
+
+def _verdict(report: Report) -> Iterator[str]:
+    """How it ended, where the details are, and the next step."""
+    if report.estimate is not None:
+        yield from _estimate_lines(report.estimate)
+    if report.error:
+        yield report.error
+    for difference in report.differences[:_SHOWN]:
+        yield f"{difference.what}: {difference.identity}" + (f" ({', '.join(difference.fields)})" if difference.fields else "")
+    if len(report.differences) > _SHOWN:
+        yield f"… and more: {report.differences_file}"
+    elif report.differences_file:
+        yield f"differences: {report.differences_file}"
+    if report.rejects_file:
+        yield f"{_n(report.rejected)} rejected: {report.rejects_file}"
+    if report.duplicates_file:
+        yield f"duplicates left behind: {report.duplicates_file}"
+    if report.replaced_file:
+        yield f"what was replaced: {report.replaced_file}"
+    if report.foreign:
+        yield f"{_n(report.foreign)} foreign items stayed behind, which no kind of the mapping describes: {_some(report.foreign_seen)}"
+    if report.ghosts:
+        yield f"{_n(report.ghosts)} ghosts, items that LuminoraCore leaves by mistake, stayed behind"
+    if report.unreadable:
+        yield f"unreadable in the sink: {', '.join(f'{_n(count)} {kind}' for kind, count in report.unreadable.items())}"
+    yield _proof_words(report)
+    if report.mend:
+        yield f"to mend the sink: {report.mend}"
+    if report.state:
+        yield f"report: {report.state}/report.json"
+
+
+def _proof_words(report: Report) -> str:
+    snapshot = report.snapshot or {}
+    moment = f", the source as of {snapshot['moment']}" if snapshot.get("moment") else ", the source as it was read" if snapshot else ""
+    fidelity = f" ({'; '.join(report.fidelity)})" if report.fidelity else ""
+    if report.command == "dry-run":
+        return {"done": "dry run: nothing was written", "rejects": "dry run: nothing was written; some records cannot travel"}.get(
+            report.outcome, "dry run: nothing was written; the sink holds other records"
+        )
+    match report.outcome, report.proven:
+        case "done", "none":
+            return "done, not proven"
+        case "done", "counts":
+            return f"done, not proven: the counts are enough{moment}"
+        case "done", proof:
+            return f"done, proven by {proof}{moment}{fidelity}"
+        case "rejects", proof:
+            proven = f", the rest proven by {proof}" if proof not in ("none", "counts") else ""
+            return f"ended with records that could not travel{proven}{moment}"
+        case "differences", _:
+            return f"ended with differences{moment}{fidelity}"
+    return f"ended: {report.outcome}"
+
+
+def _estimate_lines(estimate: dict[str, Any]) -> Iterator[str]:
+    if not estimate["bytes"]:
+        return
+    yield f"size in the sink: {_size(estimate['bytes'])}"
+    for name, kind in estimate["kinds"].items():
+        yield f"  largest {name}: {_size(kind['largest'])}, {kind['largest_identity']}"
+    if estimate["write_units"]:
+        yield (
+            f"capacity: {estimate['write_units']:,.0f} write units, {estimate['read_units']:,.0f} read units to verify; "
+            f"{estimate['seconds']:,.0f} s at {estimate['write_rate']:,} write units a second"
+        )
+        yield f"price: about ${estimate['price']:,.4f} at ${estimate['price_per_million']} a million write units (--price)"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text: tuple[int, ...] = (0,)) -> str:
+    """A table for a terminal: numbers to the right. One too wide for the terminal is written as a block a row."""
+    last = len(heads) - 1
+    left = {*text, last} if heads[last] == "digest" else set(text)
+    safe = [[harmless(cell) for cell in row] for row in rows]
+    widths = [max([len(head), *(len(row[i]) for row in safe)]) for i, head in enumerate(heads)]
+    room = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 10_000
+    if sum(widths) + 2 * last > room and len(heads) > 3:
+        width = max(len(head) for head in heads)
+        return "\n".join("\n".join(f"{head:<{width}}  {cell}" for head, cell in zip(heads, row, strict=True)) + "\n" for row in safe).rstrip("\n")
+    lines = ["  ".join(_cell(cell, widths[i], i in left) for i, cell in enumerate(row)).rstrip() for row in [list(heads), *safe]]
+    return "\n".join(lines)
+
+
+def _cell(text: str, width: int, left: bool) -> str:
+    return f"{text:<{width}}" if left else f"{text:>{width}}"
+
+
+def _mapping_plain(found: Mapping) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "title": found.title,
+        "path": found.path,
+        "sha256": found.sha256,
+        "kinds": {k.name: {"identity": list(k.identity), "fields": {f.name: f.type for f in k.fields}} for k in found.kinds.values()},
+        "layouts": {layout.id: {"store": layout.store, "kinds": list(layout.kinds)} for layout in found.layouts.values()},
+    }
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(harmless(name) for name in names[:5])
+    return f"{shown}, …" if len(names) > 5 else shown
+
+
+def _n(count: int | None) -> str:
+    return f"{count or 0:,}"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} B"

@@ -1,0 +1,92 @@
+"""Which of several records with one identity travels: the newest; the others lose and are kept apart.
+
+An index on disk, made once before the copy, so that the answer does not depend on the order of slices or the number of
+workers, and so that its size does not depend on memory. Knows rows and places; leaves where they come from to the source.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from migrator.model import Kind, Row, identity_key
+from migrator.values import Value, digest16, is_number
+
+
+class Duplicates:
+    """The places of the losers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False) if path.exists() else None
+
+    @staticmethod
+    def build(path: Path, rows: Iterable[Row], kinds: Mapping[str, Kind]) -> int:
+        """Make the index from rows among which every repeated identity is found; the number of losers."""
+        path.unlink(missing_ok=True)
+        aside = path.with_name(path.name + ".tmp")
+        aside.unlink(missing_ok=True)
+        db = sqlite3.connect(aside, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode = OFF")
+            db.execute("PRAGMA synchronous = OFF")
+            db.execute("CREATE TABLE seen (identity BLOB, rank TEXT, place TEXT)")
+            db.execute("CREATE TABLE losers (place TEXT PRIMARY KEY) WITHOUT ROWID")
+            db.execute("BEGIN")
+            db.executemany("INSERT INTO seen VALUES (?, ?, ?)", _entries(rows, kinds))
+            db.execute(
+                "INSERT INTO losers SELECT place FROM (SELECT place, row_number() OVER"
+                " (PARTITION BY identity ORDER BY rank DESC, place DESC) AS turn FROM seen) WHERE turn > 1"
+            )
+            (count,) = db.execute("SELECT count(*) FROM losers").fetchone()
+            db.execute("DROP TABLE seen")
+            db.execute("COMMIT")
+        finally:
+            db.close()
+        aside.replace(path)
+        return int(count)
+
+    def losers(self, rows: Sequence[Row]) -> set[str]:
+        """The places, among those of `rows`, whose record loses."""
+        if self._db is None or not rows:
+            return set()
+        found: set[str] = set()
+        for start in range(0, len(rows), 500):
+            places = [row.place for row in rows[start : start + 500]]
+            marks = ",".join("?" * len(places))
+            found.update(place for (place,) in self._db.execute(f"SELECT place FROM losers WHERE place IN ({marks})", places))
+        return found
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+
+def _entries(rows: Iterable[Row], kinds: Mapping[str, Kind]) -> Iterator[tuple[bytes, str, str]]:
+    for row in rows:
+        kind = kinds[row.kind]
+        try:
+            key = identity_key(row.kind, kind.identity_of(row.record))
+        except ValueError:
+            continue  # a lone surrogate: the record will be rejected, and cannot meet another
+        yield digest16(key).to_bytes(16, "big"), rank(row.record.get(kind.newest) if kind.newest else None), row.place
+
+
+def rank(value: Value) -> str:
+    """Text that sorts as the value does: times by time (naive ones as they are), then text; NULL is the oldest."""
+    if value is None:
+        return ""
+    if is_number(value):
+        return f"0{float(value) + 1e18:030.6f}"
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return f"1{value}"
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(UTC).replace(tzinfo=None)
+        return f"2{moment.isoformat(sep='T', timespec='microseconds')}"
+    return "0"

@@ -1,0 +1,526 @@
+"""Moves the data: slices, the workers that copy them, and the loop that remembers what is done.
+
+A slice is read, upserted, made durable, and only then remembered; there is no other way data moves. `copy_slice` is a plain
+picklable call that may run twice without harm, so that one piece of code serves threads, processes and any other
+`concurrent.futures.Executor`. Knows nothing of addresses, mappings or people: `plan` made the job, `commands` tells the story.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from migrator.adapters import adapter_for
+from migrator.adapters.base import PAGE_ROWS, Reader, Setting, Sink, Source
+from migrator.checkpoint import Checkpoint, State
+from migrator.duplicates import Duplicates
+from migrator.errors import Interrupted, StoreError, TransientStoreError
+from migrator.layout import Layout
+from migrator.model import Address, Cursor, Existing, Foreign, Identity, Kind, Page, Partition, Reject, Row, Snapshot, Tally, identity_words
+from migrator.pair import Digest, Expected, Pair
+from migrator.values import Value
+from migrator.proof import Seen, read_sink
+
+SLICE_PAGES = 5
+SLICE_ROWS = SLICE_PAGES * PAGE_ROWS
+"""The most records of one slice, and so what one worker does again after a kill."""
+
+WANTED_PARTITIONS = 16
+"""Asked of every source, whatever the number of workers: partitions are planned once and frozen in the checkpoint."""
+
+_TRIES = 5
+_NAMED = 20  # foreign items whose place is kept for the report
+
+
+@dataclass(frozen=True)
+class Job:
+    """All a worker needs to know; plain and picklable."""
+
+    id: str
+    source: Address
+    sink: Address
+    source_layout: Layout
+    sink_layout: Layout
+    kinds: tuple[str, ...]
+    state_root: str
+    state_name: str
+    snapshot: Snapshot | None
+    existing: Existing
+    sink_was_empty: bool
+    dry: bool
+    setting: dict[str, Value] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        return State(Path(self.state_root), self.state_name)
+
+    def settings(self, layout: Layout) -> Setting:
+        return Setting(layout, self.kinds, self.state.scratch, **self.setting)
+
+    @property
+    def kind_map(self) -> dict[str, Kind]:
+        return {name: self.sink_layout.kinds[name].kind for name in self.kinds}
+
+
+@dataclass
+class Weights:
+    """What a dry run learns of one kind's records in the sink: bytes, write units, the largest record."""
+
+    bytes: int = 0
+    units: float = 0.0
+    largest: int = 0
+    largest_identity: str = ""
+
+    def add(self, other: Weights) -> None:
+        self.bytes += other.bytes
+        self.units += other.units
+        if other.largest > self.largest:
+            self.largest, self.largest_identity = other.largest, other.largest_identity
+
+
+@dataclass
+class SliceResult:
+    """What a slice did: counts taken where the sink has acknowledged, the digest of what should be there, the cursor behind it."""
+
+    turn: int
+    number: int
+    cursor: Cursor
+    done: bool
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    digests: dict[str, Digest] = field(default_factory=dict)
+    weights: dict[str, Weights] = field(default_factory=dict)
+    foreign: int = 0
+    ghosts: int = 0
+    foreign_seen: list[str] = field(default_factory=list)
+
+    @property
+    def rejected(self) -> int:
+        return sum(tally.rejected for tally in self.tallies.values())
+
+    @property
+    def read(self) -> int:
+        return sum(tally.read for tally in self.tallies.values())
+
+
+def slice_name(turn: int, number: int) -> str:
+    """Names sort in plan order: partition, then slice."""
+    return f"{turn:04}-{number:06}"
+
+
+# One slice -------------------------------------------------------------------------------------------------------------
+
+
+def copy_slice(job: Job, turn: int, partition: Partition, after: Cursor, number: int, careful: bool) -> SliceResult:
+    """Copy one slice of a partition: from behind `after`, at most SLICE_PAGES pages.
+
+    May run twice without harm. `careful`: it may have run before in a sink that was empty then; it is written conditionally, and a record that
+    is there already and equal counts as written. A passing failure is met by doing the slice again, a few times.
+    """
+    stores = _opened(job)
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return _Slice(job, stores, turn, partition, number, careful or attempt > 1).copy(after)
+        except TransientStoreError as exc:
+            stores.forget(partition)
+            if attempt == _TRIES:
+                raise StoreError(f"{exc} (tried {_TRIES} times)") from exc
+            time.sleep(random.uniform(0, min(30.0, 0.5 * 2**attempt)))
+    raise AssertionError("unreachable")
+
+
+class _Slice:
+    def __init__(self, job: Job, stores: _Stores, turn: int, partition: Partition, number: int, careful: bool) -> None:
+        self.job, self.stores, self.partition = job, stores, partition
+        self.name = slice_name(turn, number)
+        self.careful = careful and job.existing is Existing.EMPTY
+        self.result = SliceResult(turn, number, None, False)
+        self.rejects: list[Reject] = []
+        self.duplicates: list[Row] = []
+        self.differing: list[tuple[Row, Row]] = []
+        self.sent: dict[str, int] = {}
+
+    def copy(self, after: Cursor) -> SliceResult:
+        sink, result = self.stores.sink, self.result
+        result.cursor = after
+        if sink is not None:
+            sink.begin(self.name)
+        pages = 0
+        for page in self.stores.pages(self.partition, after):
+            self._take(self.stores.pair.expected(page))
+            result.cursor = page.cursor
+            pages += 1
+            if pages == SLICE_PAGES:
+                break
+        else:
+            result.done = True
+        if sink is not None:
+            self._flush(sink)
+        for kind, count in self.sent.items():
+            self._tally(kind).written += count
+        self._leave_notes()
+        return result
+
+    def _take(self, expected: Expected) -> None:
+        for kind, tally in expected.tallies.items():
+            self._tally(kind).add(tally)
+        self.rejects += expected.rejects
+        self.duplicates += expected.duplicates
+        self._see(expected.foreign)
+        self.stores.pair.note(self.result.digests, expected.rows)
+        missing, replacing = self._settle(expected.rows)
+        for row in (*missing, *replacing):
+            self.sent[row.kind] = self.sent.get(row.kind, 0) + 1
+            if self.job.dry:
+                self._weigh(row)
+        if self.stores.sink is not None:
+            plain = self.job.existing is Existing.EMPTY and not self.careful
+            self.stores.sink.upsert(missing, Existing.EMPTY if plain else Existing.REFUSE)
+            if replacing:
+                self.stores.sink.upsert(replacing, Existing.REPLACE)
+
+    def _settle(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+        """Rows to write where nothing is, and rows to write over what is there. In an empty sink all are of the first sort."""
+        if self.job.existing is Existing.EMPTY and not self.careful:
+            return rows, []
+        held = self.stores.reader.fetch(rows)
+        missing, replacing = [], []
+        for row in rows:
+            there = held.get((row.kind, self._identity(row)))
+            if there is None:
+                missing.append(row)
+            elif self._meets(row, there):
+                replacing.append(_under_its_key(row, there, self.job.sink_layout))
+        self._keep_replaced([held[row.kind, self._identity(row)] for row in replacing])
+        return missing, replacing
+
+    def _meets(self, row: Row, there: Row) -> bool:
+        """Count a row whose place is taken; True if it is to be written all the same."""
+        tally = self._tally(row.kind)
+        if self.stores.pair.same(row, there):
+            if self.careful:
+                tally.written += 1
+            else:
+                tally.unchanged += 1
+            return False
+        if self.job.existing is Existing.REPLACE:
+            return True
+        tally.differing += 1
+        self.differing.append((row, there))
+        return False
+
+    def _flush(self, sink: Sink) -> None:
+        """Wait for the sink, and settle what it would not write; twice where replacing met a record that has just come."""
+        for _ in range(3):
+            flushed = sink.flush()
+            for reject in flushed.rejects:
+                self._unsend(reject.kind)
+                self._tally(reject.kind).rejected += 1
+                self.rejects.append(reject)
+                self._unnote(reject)
+            replacing = []
+            for row, there in flushed.held:
+                self._unsend(row.kind)
+                if self._meets(row, there):
+                    self._keep_replaced([there])
+                    replacing.append(_under_its_key(row, there, self.job.sink_layout))
+            if not replacing:
+                return
+            for row in replacing:
+                self.sent[row.kind] = self.sent.get(row.kind, 0) + 1
+            sink.upsert(replacing, Existing.REPLACE)
+        raise TransientStoreError("records in the sink change faster than they can be replaced")
+
+    def _unsend(self, kind: str) -> None:
+        self.sent[kind] -= 1
+
+    def _unnote(self, reject: Reject) -> None:
+        digest, row = self.result.digests[reject.kind], Row(reject.kind, reject.held, reject.origin)
+        only: dict[str, Digest] = {}
+        self.stores.pair.note(only, [row])
+        digest.subtract(only[reject.kind])
+
+    def _keep_replaced(self, rows: list[Row]) -> None:
+        if rows and not self.job.dry:
+            self.stores.state.append_replaced(_line(row) for row in rows)
+
+    def _weigh(self, row: Row) -> None:
+        weight = self.stores.reader.weigh(row)
+        kind = self.stores.pair.kinds[row.kind]
+        words = identity_words(kind, kind.identity_of(row.record)) if weight.bytes else ""
+        self.result.weights.setdefault(row.kind, Weights()).add(Weights(weight.bytes, weight.units, weight.bytes, words))
+
+    def _see(self, items: list[Foreign]) -> None:
+        for item in items:
+            if item.ghost:
+                self.result.ghosts += 1
+                continue
+            self.result.foreign += 1
+            if len(self.result.foreign_seen) < _NAMED:
+                self.result.foreign_seen.append(item.place)
+
+    def _leave_notes(self) -> None:
+        state, pair = self.stores.state, self.stores.pair
+        state.note("rejects", self.name, (_line(Row(r.kind, r.held, r.origin)) | {"place": r.place, "reason": r.reason} for r in self.rejects))
+        state.note("duplicates", self.name, (_line(row) | {"place": row.place} for row in self.duplicates))
+        state.note(
+            "differing",
+            self.name,
+            (
+                {
+                    "what": "differing",
+                    "kind": row.kind,
+                    "identity": identity_words(pair.kinds[row.kind], self._identity(row)),
+                    "fields": list(pair.differing_fields(row, there)),
+                }
+                for row, there in self.differing
+            ),
+        )
+
+    def _identity(self, row: Row) -> Identity:
+        return self.stores.pair.kinds[row.kind].identity_of(row.record)
+
+    def _tally(self, kind: str) -> Tally:
+        return self.result.tallies.setdefault(kind, Tally())
+
+
+def _line(row: Row) -> dict[str, Value]:
+    """A row as a line of JSON Lines, so that what was left behind is a source like any other."""
+    return {"kind": row.kind, "record": row.record} | ({"origin": row.origin.to_plain()} if row.origin else {})
+
+
+def _under_its_key(row: Row, there: Row, layout: Layout) -> Row:
+    """A row of a kind with derived keys keeps the key that the record has in the sink."""
+    if there.origin is None or not layout.kinds[row.kind].has_free_key or there.origin.layout != layout.id:
+        return row
+    return replace(row, origin=replace(there.origin, extra=row.origin.extra if row.origin else {}))
+
+
+# Opened stores, once a worker ------------------------------------------------------------------------------------------
+
+
+class _Stores:
+    """Both stores as one worker has them open, with the iterators that wait for their partition's next slice."""
+
+    def __init__(self, job: Job) -> None:
+        self.state = job.state
+        source_setting, sink_setting = job.settings(job.source_layout), job.settings(job.sink_layout)
+        self.source: Source = adapter_for(job.source.store).source(job.source, source_setting, job.snapshot)
+        self.sink: Sink | None = None if job.dry else adapter_for(job.sink.store).sink(job.sink, sink_setting)
+        # Where a sink is compared whole there is nothing to fetch: its reader is asked only what fits.
+        self.reader: Reader = self.sink.reader() if self.sink is not None else adapter_for(job.sink.store).reader(job.sink, sink_setting)
+        self.duplicates = Duplicates(self.state.path / "duplicates.sqlite")
+        self.pair = Pair(self.source, self.reader, job.kind_map, self.duplicates)
+        self._waiting: dict[str, tuple[Cursor, Iterator[Page]]] = {}
+
+    def pages(self, partition: Partition, after: Cursor) -> Iterator[Page]:
+        """The pages behind `after`, going on with the iterator that stopped there if it is still here."""
+        cursor, pages = self._waiting.pop(partition.id, (None, None))
+        if pages is None or cursor != after:
+            pages = iter(self.source.pages(partition, after))
+        for page in pages:
+            self._waiting[partition.id] = (page.cursor, pages)
+            yield page
+        self._waiting.pop(partition.id, None)
+
+    def forget(self, partition: Partition) -> None:
+        self._waiting.pop(partition.id, None)
+
+    def close(self) -> None:
+        self._waiting.clear()
+        for store in (self.source, self.reader, self.sink, self.duplicates):
+            if store is not None:
+                store.close()
+
+
+_open = threading.local()
+
+
+def _opened(job: Job) -> _Stores:
+    held: dict[str, _Stores] = _open.__dict__.setdefault("stores", {})
+    if job.id not in held:
+        held[job.id] = _Stores(job)
+    return held[job.id]
+
+
+def read_sink_partition(job: Job, partition: Partition) -> Seen:
+    """What one partition of the sink holds, for verifying on many workers."""
+    return read_sink(_opened(job).pair, [partition], lambda records: None)
+
+
+# Workers ---------------------------------------------------------------------------------------------------------------
+
+
+class Crew:
+    """The workers of a run: threads, or spawned processes that die with the coordinator.
+
+    A worker process watches a pipe to the coordinator and ends at once when that closes (on Linux the kernel kills it, too), holds a lock that a
+    resumed run waits for, and leaves Ctrl-C to the coordinator.
+    """
+
+    def __init__(self, workers: int, processes: bool, state: State, executor: Executor | None = None) -> None:
+        self.workers = workers
+        self._ours: Connection | None = None
+        self._is_given = executor is not None
+        if executor is not None:
+            self.executor = executor
+        elif processes and workers > 1:
+            context = multiprocessing.get_context("spawn")
+            theirs, self._ours = context.Pipe(duplex=False)
+            self.executor = ProcessPoolExecutor(
+                workers, mp_context=context, initializer=_start_worker, initargs=(theirs, str(state.path.parent), state.name, os.getpid())
+            )
+        else:
+            self.executor = ThreadPoolExecutor(workers, thread_name_prefix="migrator")
+
+    def end_at_once(self) -> None:
+        """End worker processes now, whatever they do."""
+        if self._ours is not None:
+            self._ours.close()
+
+    def close(self) -> None:
+        if not self._is_given:
+            self.executor.shutdown(wait=True, cancel_futures=True)
+        self.end_at_once()
+
+
+def _start_worker(pipe: Connection, state_root: str, state_name: str, coordinator: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _open.__dict__["lock"] = State(Path(state_root), state_name).hold_worker_lock()
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
+    if os.getppid() != coordinator:
+        os._exit(1)
+
+
+def _end_with(pipe: Connection) -> None:
+    with suppress(EOFError, OSError):
+        pipe.recv_bytes()
+    os._exit(1)
+
+
+class Stop:
+    """Ctrl-C and SIGTERM: the first lets the slices in flight finish, the second ends at once."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self.on_first: Callable[[], None] = lambda: None
+        self.on_second: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def listening(self) -> Iterator[Stop]:
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.signal(number, self._heard) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _heard(self, number: int, _frame: object) -> None:
+        if self.signal_number is not None:
+            self.on_second()
+            os._exit(128 + number)
+        self.signal_number = number
+        self.on_first()
+
+    def check(self) -> None:
+        """Raises Interrupted if a signal has come."""
+        if self.signal_number is not None:
+            raise Interrupted("stopped by a signal", self.signal_number)
+
+
+# The loop --------------------------------------------------------------------------------------------------------------
+
+
+def copy(
+    job: Job,
+    checkpoint: Checkpoint,
+    crew: Crew,
+    stop: Stop,
+    is_resumed: bool,
+    stop_on_reject: bool,
+    tick: Callable[[SliceResult], None],
+) -> bool:
+    """Copy every slice that is not yet remembered; True if all are done, False if rejects stopped it.
+
+    Saves the checkpoint as each slice returns (not in a dry run), and only then submits the next of that partition. At most `crew.workers` slices are
+    submitted and unsaved. Raises Interrupted, or what a slice raised, when those in flight have been saved.
+    """
+    state = job.state
+    waiting = deque(turn for turn, progress in enumerate(checkpoint.progress) if not progress.done)
+    perhaps_begun = set(waiting) if is_resumed else set()
+    flying: dict[Future[SliceResult], int] = {}
+    failure: BaseException | None = None
+    rejected = False
+    while True:
+        while waiting and len(flying) < crew.workers and failure is None and not rejected and stop.signal_number is None:
+            turn = waiting.popleft()
+            at = checkpoint.progress[turn]
+            careful = turn in perhaps_begun
+            perhaps_begun.discard(turn)
+            flying[crew.executor.submit(copy_slice, job, turn, at.partition, at.cursor, at.slices, careful)] = turn
+        if not flying:
+            break
+        finished, _ = wait(flying, timeout=0.5, return_when=FIRST_COMPLETED)
+        for future in finished:
+            turn = flying.pop(future)
+            try:
+                result = future.result()
+            except BrokenProcessPool:
+                stop.check()  # a signal to the whole group ends the workers too
+                failure = failure or StoreError("a worker process died (out of memory, or killed): run the same command again to resume")
+                continue
+            except Exception as exc:
+                failure = failure or exc
+                continue
+            remember(checkpoint, result)
+            if not job.dry:
+                state.save(checkpoint)
+            tick(result)
+            rejected = rejected or (stop_on_reject and result.rejected > 0)
+            if not result.done:
+                waiting.append(turn)
+    if failure is not None:
+        raise failure
+    if waiting:
+        stop.check()
+    return not waiting
+
+
+def remember(checkpoint: Checkpoint, result: SliceResult) -> None:
+    """Add what a slice did to the checkpoint."""
+    at = checkpoint.progress[result.turn]
+    at.cursor, at.done, at.slices = result.cursor, result.done, result.number + 1
+    for kind, tally in result.tallies.items():
+        checkpoint.tallies.setdefault(kind, Tally()).add(tally)
+    for kind, digest in result.digests.items():
+        total = Digest.from_plain(checkpoint.digests[kind]) if kind in checkpoint.digests else Digest()
+        total.add(digest)
+        checkpoint.digests[kind] = total.to_plain()
+    for kind, weights in result.weights.items():
+        summed = Weights(**checkpoint.weights.get(kind, {}))
+        summed.add(weights)
+        checkpoint.weights[kind] = vars(summed)
+    checkpoint.foreign += result.foreign
+    checkpoint.ghosts += result.ghosts
+    checkpoint.foreign_seen = (checkpoint.foreign_seen + result.foreign_seen)[:_NAMED]

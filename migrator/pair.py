@@ -1,0 +1,170 @@
+"""A source and a sink's reader side by side: which rows of the source should be in the sink, and when two rows are the same.
+
+Copying, verifying and the dry run ask the same questions here, so that they cannot give different answers. Knows rows,
+layouts and what either store loses; leaves slices, writing and naming of differences to `engine` and `proof`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from migrator.adapters.base import Reader, Source
+from migrator.duplicates import Duplicates
+from migrator.model import UNKNOWN_KIND, Foreign, Kind, Page, Record, Reject, Row, Tally, identity_key
+from migrator.values import canonical, digest16
+
+BUCKETS = 256
+
+
+@dataclass(slots=True)
+class Digest:
+    """Count, and the sum modulo 2^128 of a 128-bit hash of each record's canonical bytes, kept per bucket of the identity's hash.
+
+    It does not depend on order, adds up over slices, and sees a record that is there twice (XOR would not).
+    """
+
+    count: int = 0
+    sums: dict[int, int] = field(default_factory=dict)
+
+    def note(self, bucket: int, hashed: int) -> None:
+        self.count += 1
+        self.sums[bucket] = (self.sums.get(bucket, 0) + hashed) & _MASK
+
+    def add(self, other: Digest) -> None:
+        self.count += other.count
+        for bucket, value in other.sums.items():
+            self.sums[bucket] = (self.sums.get(bucket, 0) + value) & _MASK
+
+    def subtract(self, other: Digest) -> None:
+        """Take back what `add` added."""
+        self.count -= other.count
+        for bucket, value in other.sums.items():
+            self.sums[bucket] = (self.sums.get(bucket, 0) - value) & _MASK
+
+    @property
+    def hex(self) -> str:
+        return f"{sum(self.sums.values()) & _MASK:032x}"
+
+    def bad_buckets(self, other: Digest) -> set[int]:
+        return {b for b in self.sums.keys() | other.sums.keys() if self.sums.get(b, 0) != other.sums.get(b, 0)}
+
+    def to_plain(self) -> dict[str, object]:
+        return {"count": self.count, "sums": {str(b): f"{v:x}" for b, v in self.sums.items()}}
+
+    @staticmethod
+    def from_plain(plain: dict[str, object]) -> Digest:
+        sums = plain["sums"]
+        assert isinstance(sums, dict)
+        return Digest(int(str(plain["count"])), {int(b): int(v, 16) for b, v in sums.items()})
+
+
+_MASK = (1 << 128) - 1
+
+
+@dataclass(slots=True)
+class Expected:
+    """What of a page should be in the sink, as the sink would give it back, and what became of the rest."""
+
+    rows: list[Row] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    duplicates: list[Row] = field(default_factory=list)
+    foreign: list[Foreign] = field(default_factory=list)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+
+    def tally(self, kind: str) -> Tally:
+        return self.tallies.setdefault(kind, Tally())
+
+
+class Pair:
+    """Both stores of a run, opened. `kinds` are those asked for."""
+
+    def __init__(self, source: Source, reader: Reader, kinds: dict[str, Kind], duplicates: Duplicates) -> None:
+        self.source = source
+        self.reader = reader
+        self.kinds = kinds
+        self.duplicates = duplicates
+        self.loses = source.loses | reader.loses
+        self._drop_null = "absent" in self.loses
+        # The source cannot say which attributes of the store's own belong to a record: those of the sink are no difference.
+        self._extras = "origins" not in source.loses
+
+    def expected(self, page: Page) -> Expected:
+        """Rows fitted to the sink; rows of other kinds filtered, losers of duplicates apart, rejects with their reasons."""
+        out = Expected(rejects=list(page.rejects), foreign=page.foreign)
+        for reject in page.rejects:
+            self._count_reject(out, reject.kind)
+        losers = self.duplicates.losers(page.rows)
+        for row in page.rows:
+            tally = out.tally(row.kind)
+            tally.read += 1
+            if row.kind not in self.kinds:
+                tally.filtered += 1
+            elif row.place in losers:
+                tally.duplicates += 1
+                out.duplicates.append(row)
+            else:
+                fitted = self._fit(row)
+                if isinstance(fitted, Reject):
+                    tally.rejected += 1
+                    out.rejects.append(fitted)
+                else:
+                    out.rows.append(fitted)
+        return out
+
+    def _fit(self, row: Row) -> Row | Reject:
+        try:
+            canonical(row.record)
+        except ValueError as exc:
+            return Reject(row.kind, row.place, str(exc), row.record, row.origin)
+        return self.reader.fit(row)
+
+    def _count_reject(self, out: Expected, kind: str) -> None:
+        tally = out.tally(kind if kind in self.kinds else UNKNOWN_KIND)
+        tally.read += 1
+        tally.rejected += 1
+
+    # comparing
+
+    def same(self, expected: Row, held: Row) -> bool:
+        """Whether the sink's row is the expected one, at the lower fidelity of the two stores."""
+        return self._bytes(expected) == self._bytes(held)
+
+    def bucket(self, row: Row) -> int:
+        return digest16(self.key(row)) % BUCKETS
+
+    def key(self, row: Row) -> bytes:
+        return identity_key(row.kind, self.kinds[row.kind].identity_of(row.record))
+
+    def note(self, digests: dict[str, Digest], rows: Iterable[Row]) -> None:
+        """Add rows, of either store, to the digest of their kind."""
+        for row in rows:
+            digests.setdefault(row.kind, Digest()).note(self.bucket(row), digest16(self._bytes(row)))
+
+    def fingerprint(self, row: Row) -> bytes:
+        return digest16(self._bytes(row)).to_bytes(16, "big")
+
+    def _bytes(self, row: Row) -> bytes:
+        record: Record = row.record
+        if self._drop_null:
+            record = {name: value for name, value in record.items() if value is not None}
+        if row.origin is not None:
+            origin = self.reader.layout.settled(row, self._extras).origin
+            if origin is not None:
+                return canonical([record, origin.to_plain()])
+        return canonical(record)
+
+    def differing_fields(self, expected: Row, held: Row) -> list[str]:
+        """The names of fields and of key or index attributes in which two rows differ."""
+        names = [
+            name
+            for name in sorted(expected.record.keys() | held.record.keys())
+            if canonical(expected.record.get(name)) != canonical(held.record.get(name))
+            or (not self._drop_null and (name in expected.record) != (name in held.record))
+        ]
+        settled = [self.reader.layout.settled(row, self._extras).origin for row in (expected, held)]
+        attributes: set[str] = set()
+        sets = [origin.set | origin.extra if origin else {} for origin in settled]
+        attributes |= {a for a in sets[0].keys() | sets[1].keys() if canonical(sets[0].get(a)) != canonical(sets[1].get(a))}
+        unset = [set(origin.unset) if origin else set() for origin in settled]
+        return names + sorted(attributes | (unset[0] ^ unset[1]))

@@ -1,0 +1,204 @@
+"""From two addresses and a person's choices to a job that can be run: what is there, which mapping and layouts fit, what is lost.
+
+Opens stores only to look at them. Nothing is written here, and every refusal is a ConfigError with the next step.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from migrator.adapters import adapter_for
+from migrator.adapters.base import Adapter, Setting
+from migrator.checkpoint import fingerprint
+from migrator.config import resolve
+from migrator.errors import ConfigError
+from migrator.layout import Layout
+from migrator.mapping import Mapping, load_mapping, recognise
+from migrator.model import Address, Kind, Shape, Traits
+
+
+@dataclass(frozen=True)
+class Options:
+    """A person's choices, with their defaults; the command line's options of the same names."""
+
+    dry_run: bool = False
+    price: float = 0.625
+    existing: Literal["refuse", "replace"] = "refuse"
+    create: bool | None = None
+    on_reject: Literal["stop", "continue"] | None = None
+    on_duplicate: Literal["newest", "stop"] = "newest"
+    unknown_fields: Literal["keep", "drop"] = "keep"
+    allow_empty: bool = False
+    kinds: tuple[str, ...] = ()
+    proof: Literal["digest", "counts", "rows", "none"] = "digest"
+    one_way: bool = False
+    workers: int = 0
+    processes: bool = False
+    mapping: str | None = None
+    state: str | None = None
+    restart: bool = False
+    table_shape: str | None = None
+    snapshot_limit: float = 3.0
+
+    def to_plain(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items() if name != "processes"}
+
+    @property
+    def worker_count(self) -> int:
+        return self.workers if self.workers > 0 else max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Store:
+    """One end of a run: where it is, what is there (`shape` is None for nothing yet), and the layout it has or will get."""
+
+    address: Address
+    adapter: Adapter
+    shape: Shape | None
+    layout: Layout
+    whereabouts: str
+
+    @property
+    def traits(self) -> Traits:
+        return self.adapter.traits
+
+    @property
+    def local_file(self) -> str | None:
+        return self.address.name if self.address.store in ("sql", "json", "jsonl") and os.path.isabs(self.address.name) else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Two stores, one mapping, the kinds asked for. `describes` is what the job's fingerprint is made of."""
+
+    source: Store
+    sink: Store
+    mapping: Mapping
+    kinds: tuple[str, ...]
+    options: Options
+    command: str
+    describes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.describes)
+
+    @property
+    def kind_map(self) -> dict[str, Kind]:
+        return {name: self.mapping.kinds[name] for name in self.kinds}
+
+    def setting(self, layout: Layout, scratch: Path) -> Setting:
+        return Setting(layout, self.kinds, scratch, **self.setting_options)
+
+    @property
+    def setting_options(self) -> dict[str, Any]:
+        return {"unknown_fields": self.options.unknown_fields, "snapshot_limit": self.options.snapshot_limit}
+
+
+def look_at(text: str, mapping_name: str | None = None) -> tuple[Store, Mapping]:
+    """A store that is there, with the mapping and layout it is recognised by."""
+    address = resolve(text)
+    adapter = adapter_for(address.store)
+    shape = adapter.describe(address)
+    if shape is None:
+        raise ConfigError(f"{address.text}: there is nothing here ({adapter.whereabouts(address)}). A source is never created: check the spelling")
+    if mapping_name is not None:
+        mapping = load_mapping(mapping_name)
+    elif not (shape.tables or shape.key):
+        # Nothing tells which mapping an empty store follows; whether empty will do is asked later.
+        mapping = load_mapping("luminoracore-v1.1")
+        return Store(address, adapter, shape, mapping.layout_for(address.store, None), adapter.whereabouts(address)), mapping
+    elif address.store == "memory":
+        mapping = _by_kinds(shape)
+    else:
+        mapping = recognise(shape)
+    layout = mapping.layout_for(address.store, shape)
+    return Store(address, adapter, shape, layout, adapter.whereabouts(address)), mapping
+
+
+def _by_kinds(shape: Shape) -> Mapping:
+    mapping = load_mapping("luminoracore-v1.1")
+    strange = set(shape.tables) - set(mapping.kinds)
+    if strange:
+        raise ConfigError(f"{shape.words}: kinds that the mapping {mapping.name} does not have: {', '.join(sorted(strange))}; give one with --mapping")
+    return mapping
+
+
+def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
+    """Look at both ends and make a plan of them. Raises ConfigError; nothing is touched."""
+    from_store, mapping = look_at(source, options.mapping)
+    address = resolve(sink)
+    if (address.store, address.name, address.options) == (
+        from_store.address.store,
+        from_store.address.name,
+        from_store.address.options,
+    ) or _same_file(from_store, address):
+        raise ConfigError(f"source and sink are one store, {address.text}: name another sink")
+    adapter = adapter_for(address.store)
+    shape = adapter.describe(address)
+    if shape is None and command == "verify":
+        raise ConfigError(f"{address.text}: there is nothing here ({adapter.whereabouts(address)}): nothing to compare with")
+    held = shape if shape is not None and (shape.tables or shape.key) else None
+    if held is not None and options.table_shape is not None and held.key:
+        layout = mapping.layout_for(address.store, held)
+        if layout.id != options.table_shape:
+            raise ConfigError(f"{address.text}: the table is there and has the shape {layout.id}, not {options.table_shape}; leave --table-shape out")
+    elif held is not None and address.store == "sql" and not mapping.fits(held):
+        layout = mapping.layout_for("sql", None)  # other tables are no obstacle: ours are made beside them
+    else:
+        table_shape = options.table_shape if address.store == "dynamodb" else None
+        layout = mapping.layout_for(address.store, held, table_shape)
+    to_store = Store(address, adapter, shape, layout, adapter.whereabouts(address))
+    kinds = _kinds_of(mapping, from_store.layout, layout, options)
+    describes = {
+        "command": command,
+        "source": from_store.address.text,
+        "source_at": from_store.whereabouts,
+        "sink": address.text,
+        "sink_at": to_store.whereabouts,
+        "mapping": mapping.sha256,
+        "layouts": [from_store.layout.id, layout.id],
+        "kinds": list(kinds),
+        "existing": options.existing,
+        "on_duplicate": options.on_duplicate,
+        "unknown_fields": options.unknown_fields,
+    }
+    return Plan(from_store, to_store, mapping, kinds, options, command, describes)
+
+
+def _same_file(store: Store, address: Address) -> bool:
+    if store.local_file is None or address.store not in ("sql", "json", "jsonl"):
+        return False
+    try:
+        return os.path.samefile(store.local_file, address.name)
+    except OSError:
+        return store.local_file == address.name
+
+
+def _kinds_of(mapping: Mapping, source: Layout, sink: Layout, options: Options) -> tuple[str, ...]:
+    for name in options.kinds:
+        if name not in mapping.kinds:
+            raise ConfigError(f'--kinds: no kind "{name}" in {mapping.name}; there are {", ".join(mapping.kinds)}')
+    wanted = [name for name in mapping.kinds if name in source.kinds and (not options.kinds or name in options.kinds)]
+    homeless = [name for name in wanted if name not in sink.kinds]
+    if homeless:
+        raise ConfigError(f"the layout {sink.id} of the sink has no place for {', '.join(homeless)}; leave them out with --kinds")
+    if not wanted:
+        raise ConfigError("no kind is left to move; see --kinds")
+    return tuple(wanted)
+
+
+def narrowed(plan: Plan, loses_source: frozenset[str], loses_sink: frozenset[str]) -> list[str]:
+    """What will not be in the sink though the source may hold it, in words; told before the first write."""
+    words = []
+    if "origins" in loses_sink and "origins" not in loses_source and any(kind.keys for kind in plan.source.layout.kinds.values()):
+        extras = sorted({name for kind in plan.source.layout.kinds.values() for name in kind.extra})
+        words.append(f"physical keys{' and ' + ', '.join(extras) if extras else ''} of the source's items stay behind")
+    if "absent" in loses_sink and "absent" not in loses_source:
+        words.append("a field that is absent becomes NULL")
+    if plan.sink.address.store == "dynamodb":
+        words.append("-0.0 becomes 0")
+    return words

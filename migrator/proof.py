@@ -1,0 +1,227 @@
+"""Proves that the sink holds what the source held: digests, and names for whatever differs.
+
+First both sides' digests; where they differ both are read once more, and only the rows of bad buckets are kept, in a
+temporary file, to name what is missing, differing and extra. Reads only: it is handed a Source and a Reader. Leaves
+reports and exit codes to `commands`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from migrator.layout import Layout
+from migrator.model import Origin, Page, Partition, Row, Tally, identity_words
+from migrator.pair import BUCKETS, Digest, Pair
+from migrator.values import Value, from_json, to_json
+
+WANTED_PARTITIONS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One record that is missing, mismatched or extra in the sink; `fields` are the names of what differs."""
+
+    kind: str
+    what: str
+    identity: str
+    fields: tuple[str, ...] = ()
+
+    def to_plain(self) -> dict[str, Value]:
+        plain: dict[str, Value] = {"what": self.what, "kind": self.kind, "identity": self.identity}
+        return plain | {"fields": list(self.fields)} if self.fields else plain
+
+
+@dataclass(slots=True)
+class KindProof:
+    """What was found for one kind. Counts are exact; `digest` is equal, differs or not compared."""
+
+    source: Digest = field(default_factory=Digest)
+    sink: Digest = field(default_factory=Digest)
+    missing: int = 0
+    mismatched: int = 0
+    extra: int = 0
+    digest: str = "not compared"
+
+
+@dataclass(slots=True)
+class Seen:
+    """What reading one side gave: digests and accounting by kind, how many records could not be read, and foreign items."""
+
+    digests: dict[str, Digest] = field(default_factory=dict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    unreadable: dict[str, int] = field(default_factory=dict)
+    foreign: int = 0
+    ghosts: int = 0
+    foreign_seen: list[str] = field(default_factory=list)
+
+    def see(self, page: Page) -> None:
+        """Count what a page holds beside its rows."""
+        strangers = [each.place for each in page.foreign if not each.ghost]
+        self.foreign += len(strangers)
+        self.ghosts += len(page.foreign) - len(strangers)
+        self.foreign_seen = (self.foreign_seen + strangers)[:20]
+
+    def add(self, other: Seen) -> None:
+        for kind, digest in other.digests.items():
+            self.digests.setdefault(kind, Digest()).add(digest)
+        for kind, count in other.unreadable.items():
+            self.unreadable[kind] = self.unreadable.get(kind, 0) + count
+        self.foreign += other.foreign
+        self.ghosts += other.ghosts
+        self.foreign_seen = (self.foreign_seen + other.foreign_seen)[:20]
+
+
+def read_source(pair: Pair, tick: Callable[[int], None]) -> Seen:
+    """Digests of what of the source should be in the sink; the accounting counts those rows as read only."""
+    seen = Seen()
+    for partition in pair.source.partitions(list(pair.kinds), WANTED_PARTITIONS):
+        for page in pair.source.pages(partition, None):
+            expected = pair.expected(page)
+            pair.note(seen.digests, expected.rows)
+            for kind, tally in expected.tallies.items():
+                seen.tallies.setdefault(kind, Tally()).add(tally)
+            seen.see(page)
+            tick(len(page.rows))
+    return seen
+
+
+def read_sink(pair: Pair, partitions: Iterable[Partition], tick: Callable[[int], None]) -> Seen:
+    """Digests of what the sink holds of the kinds asked for, in these partitions of `pair.reader`."""
+    seen = Seen()
+    for partition in partitions:
+        for page in pair.reader.pages(partition, None):
+            pair.note(seen.digests, [row for row in page.rows if row.kind in pair.kinds])
+            for reject in page.rejects:
+                seen.unreadable[reject.kind] = seen.unreadable.get(reject.kind, 0) + 1
+            seen.see(page)
+            tick(len(page.rows))
+    return seen
+
+
+def compare(kinds: Iterable[str], source: dict[str, Digest], sink: dict[str, Digest]) -> dict[str, KindProof]:
+    """Both sides' digests held against each other, kind by kind."""
+    proofs = {}
+    for kind in kinds:
+        proof = KindProof(source.get(kind, Digest()), sink.get(kind, Digest()))
+        equal = proof.source.count == proof.sink.count and not proof.source.bad_buckets(proof.sink)
+        proof.digest = "equal" if equal else "differs"
+        proofs[kind] = proof
+    return proofs
+
+
+class DifferenceFinder:
+    """Names what differs: both sides' rows of bad buckets, in a temporary file, held against each other by identity."""
+
+    def __init__(self, pair: Pair, scratch: Path, all_buckets: bool = False) -> None:
+        self.pair, self.reader = pair, pair.reader
+        self.all_buckets = all_buckets
+        self.path = scratch / "compare.sqlite"
+
+    def find(self, proofs: dict[str, KindProof], tick: Callable[[int], None]) -> Iterator[Difference]:
+        """Fill in the counts of each kind that differs, and yield its differences, kinds in order.
+
+        A kind in which nothing is missing or mismatched comes out "equal": what is extra proves nothing against it.
+        """
+        bad = {
+            kind: set(range(BUCKETS)) if self.all_buckets else proof.source.bad_buckets(proof.sink)
+            for kind, proof in proofs.items()
+            if self.all_buckets or proof.digest == "differs"
+        }
+        if not bad:
+            return
+        self.path.unlink(missing_ok=True)
+        db = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode = OFF")
+            db.execute("PRAGMA synchronous = OFF")
+            db.execute("CREATE TABLE held (kind TEXT, identity BLOB, side INTEGER, sum BLOB, row BLOB)")
+            db.execute("BEGIN")
+            insert = "INSERT INTO held VALUES (?, ?, ?, ?, ?)"
+            for side, rows in ((0, self._expected(tick)), (1, self._held(tick))):
+                db.executemany(insert, self._entries(rows, side, bad))
+            db.execute("CREATE INDEX by_identity ON held (kind, identity, side)")
+            db.execute("COMMIT")
+            for kind in bad:
+                proofs[kind].missing = proofs[kind].mismatched = proofs[kind].extra = 0
+                for difference in self._differences(db, kind):
+                    _count(proofs[kind], difference)
+                    yield difference
+                proofs[kind].digest = "differs" if proofs[kind].missing or proofs[kind].mismatched else "equal"
+        finally:
+            db.close()
+            self.path.unlink(missing_ok=True)
+
+    def _expected(self, tick: Callable[[int], None]) -> Iterator[Row]:
+        for partition in self.pair.source.partitions(list(self.pair.kinds), WANTED_PARTITIONS):
+            for page in self.pair.source.pages(partition, None):
+                yield from self.pair.expected(page).rows
+                tick(len(page.rows))
+
+    def _held(self, tick: Callable[[int], None]) -> Iterator[Row]:
+        for partition in self.reader.partitions(list(self.pair.kinds), WANTED_PARTITIONS):
+            for page in self.reader.pages(partition, None):
+                yield from (row for row in page.rows if row.kind in self.pair.kinds)
+                tick(len(page.rows))
+
+    def _entries(self, rows: Iterable[Row], side: int, bad: dict[str, set[int]]) -> Iterator[tuple[object, ...]]:
+        for row in rows:
+            if row.kind in bad and self.pair.bucket(row) in bad[row.kind]:
+                yield row.kind, self.pair.key(row), side, self.pair.fingerprint(row), _packed(row)
+
+    def _differences(self, db: sqlite3.Connection, kind: str) -> Iterator[Difference]:
+        query = "SELECT identity, side, sum, row FROM held WHERE kind = ? ORDER BY identity, side, rowid"
+        group: list[tuple[bytes, int, bytes, bytes]] = []
+        for entry in db.execute(query, (kind,)):
+            if group and entry[0] != group[0][0]:
+                yield from self._judge(kind, group)
+                group = []
+            group.append(entry)
+        if group:
+            yield from self._judge(kind, group)
+
+    def _judge(self, kind: str, group: list[tuple[bytes, int, bytes, bytes]]) -> Iterator[Difference]:
+        wanted = [entry for entry in group if entry[1] == 0]
+        held = [entry for entry in group if entry[1] == 1]
+        sample = _unpacked(kind, group[0][3])
+        words = identity_words(self.pair.kinds[kind], self.pair.kinds[kind].identity_of(sample.record))
+        if not wanted:
+            yield from [Difference(kind, "extra", words)] * len(held)
+        elif not held:
+            yield Difference(kind, "missing", words)
+        else:
+            if not any(entry[2] == wanted[0][2] for entry in held):
+                names = self.pair.differing_fields(_unpacked(kind, wanted[0][3]), _unpacked(kind, held[0][3]))
+                yield Difference(kind, "differing", words, tuple(names))
+            yield from [Difference(kind, "extra", words)] * (len(held) - 1)
+
+
+def _count(proof: KindProof, difference: Difference) -> None:
+    match difference.what:
+        case "missing":
+            proof.missing += 1
+        case "differing":
+            proof.mismatched += 1
+        case "extra":
+            proof.extra += 1
+
+
+def _packed(row: Row) -> bytes:
+    return to_json({"record": row.record} | ({"origin": row.origin.to_plain()} if row.origin else {}))
+
+
+def _unpacked(kind: str, data: bytes) -> Row:
+    plain = from_json(data)
+    return Row(kind, plain["record"], Origin.from_plain(plain["origin"]) if "origin" in plain else None)
+
+
+def fidelity(source: Layout, sink: Layout, loses: frozenset[str]) -> list[str]:
+    """What the comparison does not see because one of the stores cannot hold it, in words for the report."""
+    words = []
+    if "absent" in loses:
+        words.append("NULL and absent are one")
+    if "origins" in loses and any(kind.keys for kind in (*source.kinds.values(), *sink.kinds.values())):
+        words.append("physical keys and time-to-live of DynamoDB items do not travel")
+    return words

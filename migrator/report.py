@@ -1,0 +1,137 @@
+"""What a run has to say when it ends: the accounting, what was proven, and how it ended.
+
+The same facts as JSON (`report.json`, `--json`) and as an object for Python callers. Knows outcomes and their exit codes; leaves
+how a person sees them to `console`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from migrator.errors import ConfigError, Interrupted, LockedError, MigratorError
+from migrator.model import Tally
+from migrator.proof import Difference, KindProof
+
+EXIT_CODES = {
+    "done": 0,
+    "failed": 1,
+    "refused": 2,
+    "rejects": 3,
+    "differences": 4,
+    "locked": 5,
+    "bug": 70,
+    "interrupted": 130,
+}
+"""How each outcome ends the process; SIGTERM makes it 143."""
+
+
+def outcome_of(error: BaseException) -> tuple[str, int]:
+    """The outcome and the exit code of a run that ended with an error: the one table."""
+    match error:
+        case LockedError():
+            outcome = "locked"
+        case ConfigError():
+            outcome = "refused"
+        case Interrupted():
+            return "interrupted", 128 + error.signal_number
+        case MigratorError():
+            outcome = "failed"
+        case _:
+            outcome = "bug"
+    return outcome, EXIT_CODES[outcome]
+
+
+@dataclass
+class KindReport:
+    """The accounting of one kind, and what verification found of it. Counts are records."""
+
+    tally: Tally = field(default_factory=Tally)
+    proof: KindProof = field(default_factory=KindProof)
+    source_count: int | None = None
+    sink_count: int | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        tally, proof = self.tally, self.proof
+        return {
+            "read": tally.read,
+            "written": tally.written,
+            "unchanged": tally.unchanged,
+            "kept": tally.kept,
+            "differing": tally.differing,
+            "filtered": tally.filtered,
+            "rejected": tally.rejected,
+            "duplicates": tally.duplicates,
+            "source_count": self.source_count,
+            "sink_count": self.sink_count,
+            "missing": proof.missing,
+            "mismatched": proof.mismatched,
+            "extra": proof.extra,
+            "digest": proof.digest,
+            "source_digest": proof.source.hex,
+            "sink_digest": proof.sink.hex,
+        }
+
+
+@dataclass
+class Report:
+    """What a run did and proved. `outcome` and `exit_code` say how it ended; `error` why, where it did not end well.
+
+    Times are ISO 8601 in UTC. Addresses are as resolved and hold no secret.
+    """
+
+    run_id: str
+    tool_version: str
+    command: str
+    options: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    sink: str = ""
+    mapping: str = ""
+    mapping_sha256: str = ""
+    outcome: str = "failed"
+    exit_code: int = 1
+    error: str | None = None
+    proven: str = "none"
+    fidelity: list[str] = field(default_factory=list)
+    snapshot: dict[str, Any] | None = None
+    started: str = ""
+    finished: str = ""
+    seconds: float = 0.0
+    state: str = ""
+    rejects_file: str | None = None
+    duplicates_file: str | None = None
+    replaced_file: str | None = None
+    differences_file: str | None = None
+    foreign: int = 0
+    foreign_seen: list[str] = field(default_factory=list)
+    ghosts: int = 0
+    narrowed: list[str] = field(default_factory=list)
+    resumed: bool = False
+    kinds: dict[str, KindReport] = field(default_factory=dict)
+    unreadable: dict[str, int] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
+    estimate: dict[str, Any] | None = None
+    mend: str | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """The report as JSON."""
+        plain = {name: value for name, value in vars(self).items() if name not in ("kinds", "differences")}
+        plain["kinds"] = {name: kind.to_plain() for name, kind in self.kinds.items()}
+        plain["differences"] = [each.to_plain() for each in self.differences]
+        return plain
+
+    def kind(self, name: str) -> KindReport:
+        return self.kinds.setdefault(name, KindReport())
+
+    @property
+    def rejected(self) -> int:
+        return sum(kind.tally.rejected for kind in self.kinds.values())
+
+    @property
+    def closes(self) -> bool:
+        """Whether every record that was read is accounted for."""
+        return all(kind.tally.closes for kind in self.kinds.values())
+
+    def end(self, outcome: str, error: str | None = None, exit_code: int | None = None) -> None:
+        self.outcome, self.error = outcome, error
+        self.exit_code = EXIT_CODES[outcome] if exit_code is None else exit_code
