@@ -46,7 +46,15 @@ __all__ = [
 
 _HOMES = {
     "commands": ("inspect", "migrate", "open_store", "verify"),
-    "errors": ("ConfigError", "Interrupted", "LockedError", "MigratorError", "RecordError", "StoreError", "TransientStoreError"),
+    "errors": (
+        "ConfigError",
+        "Interrupted",
+        "LockedError",
+        "MigratorError",
+        "RecordError",
+        "StoreError",
+        "TransientStoreError",
+    ),
     "mapping": ("load_mapping",),
     "plan": ("Options",),
     "report": ("Report",),

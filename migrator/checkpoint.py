@@ -69,7 +69,9 @@ class Checkpoint:
     def from_plain(plain: dict[str, Any]) -> Checkpoint:
         made = Checkpoint(**plain)
         made.snapshot = Snapshot(**plain["snapshot"]) if plain["snapshot"] else None
-        made.progress = [Progress(**{**each, "partition": Partition(**each["partition"])}) for each in plain["progress"]]
+        made.progress = [
+            Progress(**{**each, "partition": Partition(**each["partition"])}) for each in plain["progress"]
+        ]
         made.tallies = {kind: Tally(**each) for kind, each in plain["tallies"].items()}
         return made
 
@@ -91,7 +93,9 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as exc:
         with suppress(OSError):
             aside.unlink()
-        raise StoreError(f"{path}: cannot be written: {exc.strerror}. Free the disk or choose another folder (--state), then run again") from exc
+        raise StoreError(
+            f"{path}: cannot be written: {exc.strerror}. Free the disk or choose another folder (--state), then run again"
+        ) from exc
 
 
 def _sync_folder(folder: Path) -> None:
@@ -130,7 +134,9 @@ class State:
             for each in ("locks", "scratch", *NOTES):
                 (self.path / each).mkdir(exist_ok=True, mode=0o700)
         except OSError as exc:
-            raise ConfigError(f"{self.path}: the state folder cannot be made: {exc.strerror}. Name another with --state DIR") from exc
+            raise ConfigError(
+                f"{self.path}: the state folder cannot be made: {exc.strerror}. Name another with --state DIR"
+            ) from exc
 
     @property
     def scratch(self) -> Path:
@@ -156,7 +162,9 @@ class State:
             try:
                 lock.acquire(timeout=30)
             except Timeout as exc:
-                raise LockedError(f"a worker of an earlier run is still writing ({worker.name}); wait for it, or end that process") from exc
+                raise LockedError(
+                    f"a worker of an earlier run is still writing ({worker.name}); wait for it, or end that process"
+                ) from exc
             lock.release()
             worker.unlink(missing_ok=True)
 
@@ -168,7 +176,9 @@ class State:
             self.unlock()
             raise LockedError(f"{why}: wait for it to end, or look at `migrator status`") from exc
         except OSError as exc:
-            raise ConfigError(f"{path}: cannot be locked: {exc.strerror}. Name another state folder with --state DIR") from exc
+            raise ConfigError(
+                f"{path}: cannot be locked: {exc.strerror}. Name another state folder with --state DIR"
+            ) from exc
         self._locks.append(lock)
 
     def hold_worker_lock(self) -> FileLock:
@@ -224,12 +234,16 @@ class State:
         except (ValueError, KeyError, TypeError) as exc:
             raise ConfigError(f"{self.checkpoint_file}: the checkpoint is damaged. {anew}") from exc
         if head.get("format") != FORMAT:
-            raise ConfigError(f"{self.checkpoint_file}: written by another version of migrator (format {head.get('format')}). {anew}")
+            raise ConfigError(
+                f"{self.checkpoint_file}: written by another version of migrator (format {head.get('format')}). {anew}"
+            )
         if not whole:
             raise ConfigError(f"{self.checkpoint_file}: the checkpoint is damaged (its checksum does not fit). {anew}")
         checkpoint = Checkpoint.from_plain(from_json(body))
         if checkpoint.fingerprint != self.name:
-            raise ConfigError(f"{self.checkpoint_file}: the checkpoint is of another job ({checkpoint.fingerprint}). {anew}")
+            raise ConfigError(
+                f"{self.checkpoint_file}: the checkpoint is of another job ({checkpoint.fingerprint}). {anew}"
+            )
         return checkpoint
 
     def clear(self) -> None:
@@ -314,7 +328,11 @@ def _readable(value: Value) -> Value:
         return {_text_key(k): _readable(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_readable(v) for v in value]
-    return value if isinstance(value, int | float | bytes | frozenset | None) or hasattr(value, "is_finite") else repr(value)
+    return (
+        value
+        if isinstance(value, int | float | bytes | frozenset | None) or hasattr(value, "is_finite")
+        else repr(value)
+    )
 
 
 def _text_key(name: object) -> str:
@@ -344,6 +362,10 @@ def jobs(root: Path) -> Iterator[JobStatus]:
             checkpoint, words = None, "damaged"
         if state.is_locked():
             words = "running"
-        held = sum(file.stat().st_size for file in state.scratch.glob("*") if file.is_file()) if state.scratch.is_dir() else 0
+        held = (
+            sum(file.stat().st_size for file in state.scratch.glob("*") if file.is_file())
+            if state.scratch.is_dir()
+            else 0
+        )
         changed = state.checkpoint_file.stat().st_mtime if state.checkpoint_file.exists() else path.stat().st_mtime
         yield JobStatus(path, words, checkpoint, held, min(changed, time.time()))

@@ -15,7 +15,6 @@ from migrator.errors import MigratorError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from migrator.console import Console
 
 _EPILOG = "Exit codes: 0 done; 1 a store failed, run again to resume; 2 refused, nothing touched; 3 rejects; 4 differences; 5 locked; 130/143 interrupted; 70 a bug."
 
@@ -58,13 +57,45 @@ def cli() -> None:
 @cli.command(epilog=_EPILOG)
 @click.argument("source")
 @click.argument("sink")
-@click.option("--dry-run", is_flag=True, help="Read and map everything, write nothing: what would be written, sizes, time and price.")
-@click.option("--price", type=click.FloatRange(min=0), default=0.625, show_default=True, metavar="USD", help="US dollars a million write units, for the dry run.")
-@click.option("--existing", type=click.Choice(["refuse", "replace"]), default="refuse", show_default=True, help="A record that is there and differs: leave it (exit 4), or replace it and keep the old one in a file.")
-@click.option("--create/--no-create", default=None, help="Make the sink if it is not there.  [default: files yes, tables no]")
-@click.option("--on-reject", type=click.Choice(["stop", "continue"]), default=None, help="When a record cannot travel: stop behind its slice, or go on.  [default: stop; continue in a dry run]")
-@click.option("--proof", type=click.Choice(["digest", "counts", "rows", "none"]), default="digest", show_default=True, help="How the end is proven; less than digest is said to be not proven.")
-@click.option("--workers", type=click.IntRange(min=0), default=0, metavar="N", help="How many workers.  [default: cores]")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Read and map everything, write nothing: what would be written, sizes, time and price.",
+)
+@click.option(
+    "--price",
+    type=click.FloatRange(min=0),
+    default=0.625,
+    show_default=True,
+    metavar="USD",
+    help="US dollars a million write units, for the dry run.",
+)
+@click.option(
+    "--existing",
+    type=click.Choice(["refuse", "replace"]),
+    default="refuse",
+    show_default=True,
+    help="A record that is there and differs: leave it (exit 4), or replace it and keep the old one in a file.",
+)
+@click.option(
+    "--create/--no-create", default=None, help="Make the sink if it is not there.  [default: files yes, tables no]"
+)
+@click.option(
+    "--on-reject",
+    type=click.Choice(["stop", "continue"]),
+    default=None,
+    help="When a record cannot travel: stop behind its slice, or go on.  [default: stop; continue in a dry run]",
+)
+@click.option(
+    "--proof",
+    type=click.Choice(["digest", "counts", "rows", "none"]),
+    default="digest",
+    show_default=True,
+    help="How the end is proven; less than digest is said to be not proven.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=0, metavar="N", help="How many workers.  [default: cores]"
+)
 @click.option("--restart", is_flag=True, help="Begin anew, whatever the checkpoint says.")
 @click.option("--table-shape", metavar="LAYOUT", help="The shape of a table to be made.  [default: user_id/SK]")
 @_with("two stores", "common")
@@ -87,7 +118,13 @@ def migrate(source: str, sink: str, as_json: bool, **options: Any) -> None:
 @cli.command(epilog=_EPILOG)
 @click.argument("source")
 @click.argument("sink")
-@click.option("--proof", type=click.Choice(["digest", "counts", "rows"]), default="digest", show_default=True, help="What is compared.")
+@click.option(
+    "--proof",
+    type=click.Choice(["digest", "counts", "rows"]),
+    default="digest",
+    show_default=True,
+    help="What is compared.",
+)
 @click.option("--one-way", is_flag=True, help="What is only in the sink is no difference.")
 @_with("two stores", "common")
 def verify(source: str, sink: str, as_json: bool, **options: Any) -> None:
@@ -122,7 +159,9 @@ def inspect(store: str, as_json: bool, mapping: str | None) -> None:
 
 
 @cli.command()
-@click.option("--state", metavar="DIR", help="Where jobs are kept  [default: $MIGRATOR_STATE, else the user's state folder]")
+@click.option(
+    "--state", metavar="DIR", help="Where jobs are kept  [default: $MIGRATOR_STATE, else the user's state folder]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def status(state: str | None, as_json: bool) -> None:
     """List jobs: done, running, interrupted or failed, and snapshots that remain.
@@ -221,14 +260,19 @@ def _fail(error: Exception, args: list[str]) -> int:
     report = getattr(error, "report", None)
     console = Console("--json" in args)
     if outcome == "interrupted":
-        console.failure("interrupted; everything up to the last slice is saved: run the same command again to resume", report)
+        console.failure(
+            "interrupted; everything up to the last slice is saved: run the same command again to resume", report
+        )
     elif isinstance(error, MigratorError):
         console.failure(str(error), report)
     else:
         import traceback
 
         traceback.print_exc()
-        console.failure(f"a bug of migrator: {type(error).__name__}. What is saved stays saved; please report it with the lines above", None)
+        console.failure(
+            f"a bug of migrator: {type(error).__name__}. What is saved stays saved; please report it with the lines above",
+            None,
+        )
     return code
 
 

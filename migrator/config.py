@@ -19,7 +19,14 @@ from migrator.model import Address
 
 CONFIG_FILE = "luminora_config.json"
 
-_SUFFIXES = {".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_SUFFIXES = {
+    ".db": "sqlite",
+    ".sqlite": "sqlite",
+    ".sqlite3": "sqlite",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
 _PACKED = (".gz", ".zst")
 _STORES = {"sqlite": "sql", "json": "json", "jsonl": "jsonl", "dynamodb": "dynamodb", "memory": "memory"}
 _OPTIONS = {"dynamodb": {"region", "endpoint", "profile"}}
@@ -84,7 +91,9 @@ def _from_url(scheme: str, text: str) -> Address:
     if scheme == "sqlite":
         if not rest.startswith("///"):
             name = rest.lstrip("/") or "chat.db"
-            raise ConfigError(f'"{text}": a SQLite file is written with three slashes, sqlite:///{name} (four for an absolute path)')
+            raise ConfigError(
+                f'"{text}": a SQLite file is written with three slashes, sqlite:///{name} (four for an absolute path)'
+            )
         path, _, query = rest[3:].partition("?")
         if query:
             raise ConfigError(f'"{text}": a SQLite address has no options; use sqlite:///{path}')
@@ -108,7 +117,9 @@ def _dynamodb(text: str) -> Address:
     except ValueError as exc:
         raise ConfigError(f"a DynamoDB address looks like dynamodb://table?region=eu-west-1 ({exc})") from exc
     if "@" in parts.netloc:
-        raise ConfigError("a DynamoDB address holds no credentials: use a profile (?profile=NAME), the AWS_* variables or a role")
+        raise ConfigError(
+            "a DynamoDB address holds no credentials: use a profile (?profile=NAME), the AWS_* variables or a role"
+        )
     table = unquote(parts.netloc) + unquote(parts.path)
     if not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", table):
         raise ConfigError(
@@ -119,7 +130,9 @@ def _dynamodb(text: str) -> Address:
         if name not in _OPTIONS["dynamodb"]:
             near = difflib.get_close_matches(name, _OPTIONS["dynamodb"], 1)
             hint = f' (did you mean "{near[0]}"?)' if near else ""
-            raise ConfigError(f'dynamodb://{table}: unknown option "{name}"{hint}; there are region, endpoint and profile')
+            raise ConfigError(
+                f'dynamodb://{table}: unknown option "{name}"{hint}; there are region, endpoint and profile'
+            )
         if not value:
             raise ConfigError(f'dynamodb://{table}: the option "{name}" is empty')
         options[name] = value
@@ -141,7 +154,12 @@ def _from_word(word: str, environ: Mapping[str, str], folder: Path) -> Address:
     if word in _LATER:
         raise ConfigError(f"{word}: this version of migrator has no adapter for it yet; it knows {', '.join(_STORES)}")
     if word == "sqlite":
-        return _one(word, _said(folder, environ, "sqlite", "database_path", "LUMINORA_SQLITE_PATH"), "sqlite:///FILE", _candidates(folder, "sqlite"))
+        return _one(
+            word,
+            _said(folder, environ, "sqlite", "database_path", "LUMINORA_SQLITE_PATH"),
+            "sqlite:///FILE",
+            _candidates(folder, "sqlite"),
+        )
     if word == "dynamodb":
         said = _said(folder, environ, "dynamodb", "table_name", "LUMINORA_DYNAMODB_TABLE")
         address = _one(word, said, "dynamodb://TABLE?region=REGION", [])
@@ -159,7 +177,11 @@ def _one(word: str, said: dict[str, str], spelling: str, candidates: list[str]) 
     if not said:
         where = {"sqlite": "LUMINORA_SQLITE_PATH or luminora_config.json (storage.sqlite.database_path)"}
         where["dynamodb"] = "LUMINORA_DYNAMODB_TABLE or luminora_config.json (storage.dynamodb.table_name)"
-        asked = f"neither {where[word].replace(' or ', ' nor ')} names one" if word in where else "nothing configured names one"
+        asked = (
+            f"neither {where[word].replace(' or ', ' nor ')} names one"
+            if word in where
+            else "nothing configured names one"
+        )
         here = f" (in this folder: {', '.join(candidates[:5])})" if candidates else ""
         raise ConfigError(f'"{word}" has no address: {asked}. Write it out: {spelling}{here}')
     value = _agreed(word, said)
@@ -191,13 +213,19 @@ def _config_section(path: Path, section: str) -> dict[str, object]:
     try:
         storage = json.loads(path.read_text("utf-8"))["storage"]
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise ConfigError(f'{path}: not a LuminoraCore configuration ({{"storage": {{"type": …}}}}): mend it, or write the address out') from exc
+        raise ConfigError(
+            f'{path}: not a LuminoraCore configuration ({{"storage": {{"type": …}}}}): mend it, or write the address out'
+        ) from exc
     held = storage.get(section) if isinstance(storage, dict) else None
     return held if isinstance(held, dict) else {}
 
 
 def _candidates(folder: Path, scheme: str) -> list[str]:
     try:
-        return sorted(each.name for each in folder.iterdir() if each.is_file() and _by_suffix(each.name) == scheme and each.name != CONFIG_FILE)
+        return sorted(
+            each.name
+            for each in folder.iterdir()
+            if each.is_file() and _by_suffix(each.name) == scheme and each.name != CONFIG_FILE
+        )
     except OSError:
         return []

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from migrator.checkpoint import JobStatus
-from migrator.commands import Inspection
+from migrator.inspection import Inspection
 from migrator.mapping import Mapping
 from migrator.report import Report
 from migrator.values import to_json
@@ -50,7 +50,9 @@ class Console:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            with tqdm(total=total, desc=doing, unit=" records", unit_scale=False, dynamic_ncols=True, leave=False) as bar:
+            with tqdm(
+                total=total, desc=doing, unit=" records", unit_scale=False, dynamic_ncols=True, leave=False
+            ) as bar:
                 yield lambda records: _move(bar, records)
         else:
             plain = _PlainProgress(doing, total)
@@ -104,13 +106,21 @@ class Console:
         ]
         if rows:
             click.echo()
-            click.echo(_table(["kind", "records", "unreadable", "mean", "largest", "expired", "oldest", "newest"], rows, text=(0, 6, 7)))
+            click.echo(
+                _table(
+                    ["kind", "records", "unreadable", "mean", "largest", "expired", "oldest", "newest"],
+                    rows,
+                    text=(0, 6, 7),
+                )
+            )
         else:
             click.echo("no records")
         if found.ghosts:
             click.echo(f"{_n(found.ghosts)} ghosts: items that LuminoraCore leaves by mistake")
         if found.foreign:
-            click.echo(f"{_n(found.foreign)} foreign items, which no kind of the mapping describes: {_some(found.foreign_seen)}")
+            click.echo(
+                f"{_n(found.foreign)} foreign items, which no kind of the mapping describes: {_some(found.foreign_seen)}"
+            )
         if found.unread_tables:
             click.echo(f"tables that no layout names: {_some(found.unread_tables)}")
         for reject in found.rejects:
@@ -158,7 +168,10 @@ class Console:
             return
         click.echo(f"{found.name}: {harmless(found.title)}")
         click.echo(f"file {found.path}, sha256 {found.sha256[:16]}…\n")
-        rows = [[kind.name, ", ".join(kind.identity), ", ".join(f.name for f in kind.fields if f.name not in kind.identity)] for kind in found.kinds.values()]
+        rows = [
+            [kind.name, ", ".join(kind.identity), ", ".join(f.name for f in kind.fields if f.name not in kind.identity)]
+            for kind in found.kinds.values()
+        ]
         click.echo(_table(["kind", "identity", "other fields"], rows, text=(0, 1, 2)))
         click.echo("\nlayouts")
         for layout in found.layouts.values():
@@ -189,7 +202,9 @@ class _PlainProgress:
         seconds = max(self.last - self.began, 0.001)
         rate = self.done / seconds
         of = f" of ~{max(self.total, self.done):,}" if self.total else ""
-        left = f", ~{(self.total - self.done) / rate:.0f} s left" if self.total and self.total > self.done and rate else ""
+        left = (
+            f", ~{(self.total - self.done) / rate:.0f} s left" if self.total and self.total > self.done and rate else ""
+        )
         click.echo(f"{self.doing}: {self.done:,}{of} records, {rate:,.0f} a second{left}", err=True)
 
     def end(self) -> None:
@@ -216,13 +231,21 @@ def _accounting(report: Report) -> tuple[list[str], list[list[str]]]:
         for name in _COLUMNS[report.command]
         if name in _ALWAYS or any(getattr(kind.tally, name) for kind in report.kinds.values())
     ]
-    proofs = [] if dry else [n for n in ("missing", "mismatched", "extra") if any(getattr(k.proof, n) for k in report.kinds.values())]
+    proofs = (
+        []
+        if dry
+        else [n for n in ("missing", "mismatched", "extra") if any(getattr(k.proof, n) for k in report.kinds.values())]
+    )
     heads = ["kind", *(("would write" if dry and name == "written" else name) for name in shown), *proofs]
     if not dry:
         heads += ["in sink", "digest"]
     rows = []
     for name, kind in report.kinds.items():
-        row = [name, *(_n(getattr(kind.tally, column)) for column in shown), *(_n(getattr(kind.proof, column)) for column in proofs)]
+        row = [
+            name,
+            *(_n(getattr(kind.tally, column)) for column in shown),
+            *(_n(getattr(kind.proof, column)) for column in proofs),
+        ]
         if not dry:
             row += [_n(kind.sink_count) if kind.sink_count is not None else "", _digest_words(report, kind)]
         rows.append(row)
@@ -243,7 +266,9 @@ def _verdict(report: Report) -> Iterator[str]:
     if report.error:
         yield report.error
     for difference in report.differences[:_SHOWN]:
-        yield f"{difference.what}: {difference.identity}" + (f" ({', '.join(difference.fields)})" if difference.fields else "")
+        yield f"{difference.what}: {difference.identity}" + (
+            f" ({', '.join(difference.fields)})" if difference.fields else ""
+        )
     if len(report.differences) > _SHOWN:
         yield f"… and more: {report.differences_file}"
     elif report.differences_file:
@@ -269,12 +294,19 @@ def _verdict(report: Report) -> Iterator[str]:
 
 def _proof_words(report: Report) -> str:
     snapshot = report.snapshot or {}
-    moment = f", the source as of {snapshot['moment']}" if snapshot.get("moment") else ", the source as it was read" if snapshot else ""
+    moment = (
+        f", the source as of {snapshot['moment']}"
+        if snapshot.get("moment")
+        else ", the source as it was read"
+        if snapshot
+        else ""
+    )
     fidelity = f" ({'; '.join(report.fidelity)})" if report.fidelity else ""
     if report.command == "dry-run":
-        return {"done": "dry run: nothing was written", "rejects": "dry run: nothing was written; some records cannot travel"}.get(
-            report.outcome, "dry run: nothing was written; the sink holds other records"
-        )
+        return {
+            "done": "dry run: nothing was written",
+            "rejects": "dry run: nothing was written; some records cannot travel",
+        }.get(report.outcome, "dry run: nothing was written; the sink holds other records")
     match report.outcome, report.proven:
         case "done", "none":
             return "done, not proven"
@@ -313,8 +345,13 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text: tuple[int,
     room = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 10_000
     if sum(widths) + 2 * last > room and len(heads) > 3:
         width = max(len(head) for head in heads)
-        return "\n".join("\n".join(f"{head:<{width}}  {cell}" for head, cell in zip(heads, row, strict=True)) + "\n" for row in safe).rstrip("\n")
-    lines = ["  ".join(_cell(cell, widths[i], i in left) for i, cell in enumerate(row)).rstrip() for row in [list(heads), *safe]]
+        return "\n".join(
+            "\n".join(f"{head:<{width}}  {cell}" for head, cell in zip(heads, row, strict=True)) + "\n" for row in safe
+        ).rstrip("\n")
+    lines = [
+        "  ".join(_cell(cell, widths[i], i in left) for i, cell in enumerate(row)).rstrip()
+        for row in [list(heads), *safe]
+    ]
     return "\n".join(lines)
 
 
@@ -328,8 +365,13 @@ def _mapping_plain(found: Mapping) -> dict[str, Any]:
         "title": found.title,
         "path": found.path,
         "sha256": found.sha256,
-        "kinds": {k.name: {"identity": list(k.identity), "fields": {f.name: f.type for f in k.fields}} for k in found.kinds.values()},
-        "layouts": {layout.id: {"store": layout.store, "kinds": list(layout.kinds)} for layout in found.layouts.values()},
+        "kinds": {
+            k.name: {"identity": list(k.identity), "fields": {f.name: f.type for f in k.fields}}
+            for k in found.kinds.values()
+        },
+        "layouts": {
+            layout.id: {"store": layout.store, "kinds": list(layout.kinds)} for layout in found.layouts.values()
+        },
     }
 
 

@@ -20,7 +20,11 @@ class Duplicates:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False) if path.exists() else None
+        self._db = (
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            if path.exists()
+            else None
+        )
 
     @staticmethod
     def build(path: Path, rows: Iterable[Row], kinds: Mapping[str, Kind]) -> int:
@@ -56,7 +60,9 @@ class Duplicates:
         for start in range(0, len(rows), 500):
             places = [row.place for row in rows[start : start + 500]]
             marks = ",".join("?" * len(places))
-            found.update(place for (place,) in self._db.execute(f"SELECT place FROM losers WHERE place IN ({marks})", places))
+            found.update(
+                place for (place,) in self._db.execute(f"SELECT place FROM losers WHERE place IN ({marks})", places)
+            )
         return found
 
     def close(self) -> None:

@@ -29,10 +29,24 @@ from migrator.checkpoint import Checkpoint, State
 from migrator.duplicates import Duplicates
 from migrator.errors import Interrupted, StoreError, TransientStoreError
 from migrator.layout import Layout
-from migrator.model import Address, Cursor, Existing, Foreign, Identity, Kind, Page, Partition, Reject, Row, Snapshot, Tally, identity_words
+from migrator.model import (
+    Address,
+    Cursor,
+    Existing,
+    Foreign,
+    Identity,
+    Kind,
+    Page,
+    Partition,
+    Reject,
+    Row,
+    Snapshot,
+    Tally,
+    identity_words,
+)
 from migrator.pair import Digest, Expected, Pair
-from migrator.values import Value
 from migrator.proof import Seen, read_sink
+from migrator.values import Value
 
 SLICE_PAGES = 5
 SLICE_ROWS = SLICE_PAGES * PAGE_ROWS
@@ -260,7 +274,9 @@ class _Slice:
         weight = self.stores.reader.weigh(row)
         kind = self.stores.pair.kinds[row.kind]
         words = identity_words(kind, kind.identity_of(row.record)) if weight.bytes else ""
-        self.result.weights.setdefault(row.kind, Weights()).add(Weights(weight.bytes, weight.units, weight.bytes, words))
+        self.result.weights.setdefault(row.kind, Weights()).add(
+            Weights(weight.bytes, weight.units, weight.bytes, words)
+        )
 
     def _see(self, items: list[Foreign]) -> None:
         for item in items:
@@ -273,7 +289,11 @@ class _Slice:
 
     def _leave_notes(self) -> None:
         state, pair = self.stores.state, self.stores.pair
-        state.note("rejects", self.name, (_line(Row(r.kind, r.held, r.origin)) | {"place": r.place, "reason": r.reason} for r in self.rejects))
+        state.note(
+            "rejects",
+            self.name,
+            (_line(Row(r.kind, r.held, r.origin)) | {"place": r.place, "reason": r.reason} for r in self.rejects),
+        )
         state.note("duplicates", self.name, (_line(row) | {"place": row.place} for row in self.duplicates))
         state.note(
             "differing",
@@ -320,7 +340,9 @@ class _Stores:
         self.source: Source = adapter_for(job.source.store).source(job.source, source_setting, job.snapshot)
         self.sink: Sink | None = None if job.dry else adapter_for(job.sink.store).sink(job.sink, sink_setting)
         # Where a sink is compared whole there is nothing to fetch: its reader is asked only what fits.
-        self.reader: Reader = self.sink.reader() if self.sink is not None else adapter_for(job.sink.store).reader(job.sink, sink_setting)
+        self.reader: Reader = (
+            self.sink.reader() if self.sink is not None else adapter_for(job.sink.store).reader(job.sink, sink_setting)
+        )
         self.duplicates = Duplicates(self.state.path / "duplicates.sqlite")
         self.pair = Pair(self.source, self.reader, job.kind_map, self.duplicates)
         self._waiting: dict[str, tuple[Cursor, Iterator[Page]]] = {}
@@ -380,7 +402,10 @@ class Crew:
             context = multiprocessing.get_context("spawn")
             theirs, self._ours = context.Pipe(duplex=False)
             self.executor = ProcessPoolExecutor(
-                workers, mp_context=context, initializer=_start_worker, initargs=(theirs, str(state.path.parent), state.name, os.getpid())
+                workers,
+                mp_context=context,
+                initializer=_start_worker,
+                initargs=(theirs, str(state.path.parent), state.name, os.getpid()),
             )
         else:
             self.executor = ThreadPoolExecutor(workers, thread_name_prefix="migrator")
@@ -473,7 +498,9 @@ def copy(
     failure: BaseException | None = None
     rejected = False
     while True:
-        while waiting and len(flying) < crew.workers and failure is None and not rejected and stop.signal_number is None:
+        while (
+            waiting and len(flying) < crew.workers and failure is None and not rejected and stop.signal_number is None
+        ):
             turn = waiting.popleft()
             at = checkpoint.progress[turn]
             careful = turn in perhaps_begun
@@ -488,7 +515,9 @@ def copy(
                 result = future.result()
             except BrokenProcessPool:
                 stop.check()  # a signal to the whole group ends the workers too
-                failure = failure or StoreError("a worker process died (out of memory, or killed): run the same command again to resume")
+                failure = failure or StoreError(
+                    "a worker process died (out of memory, or killed): run the same command again to resume"
+                )
                 continue
             except Exception as exc:
                 failure = failure or exc

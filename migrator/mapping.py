@@ -12,7 +12,8 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping as MappingType
+from collections.abc import Iterable, Iterator
+from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -64,7 +65,9 @@ class Mapping:
                 return fitting[0]
             if fitting:
                 names = " and ".join(layout.id for layout in fitting)
-                raise ConfigError(f"{shape.words}: two layouts of {self.name} fit, {names}; give a mapping that has only one (--mapping FILE)")
+                raise ConfigError(
+                    f"{shape.words}: two layouts of {self.name} fit, {names}; give a mapping that has only one (--mapping FILE)"
+                )
             raise ConfigError(
                 f"{shape.words}: no layout of the mapping {self.name} fits; it has {self._known(store)}. "
                 "Choose another mapping (--mapping, see `migrator mappings list`), or describe this store in a mapping of your own"
@@ -83,7 +86,10 @@ class Mapping:
 
     def _known(self, store: str) -> str:
         sort = "json" if store == "jsonl" else store
-        return ", ".join(layout.id for layout in self.layouts.values() if layout.store == sort) or f"none for {store} stores"
+        return (
+            ", ".join(layout.id for layout in self.layouts.values() if layout.store == sort)
+            or f"none for {store} stores"
+        )
 
     def _fitting(self, shape: Shape) -> Iterator[Layout]:
         for layout in self.layouts.values():
@@ -133,7 +139,11 @@ def _table_of(kind: KindLayout, shape: Shape) -> str | None:
 
 def shipped() -> list[str]:
     """The names of the mappings that come with migrator."""
-    return sorted(entry.name.removesuffix(".toml") for entry in files("migrator.mappings").iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in files("migrator.mappings").iterdir()
+        if entry.name.endswith(".toml")
+    )
 
 
 def load_mapping(name_or_path: str) -> Mapping:
@@ -152,7 +162,9 @@ def recognise(shape: Shape, mappings: Iterable[Mapping] | None = None) -> Mappin
         names = " and ".join(mapping.name for mapping in fitting)
         raise ConfigError(f"{shape.words}: two mappings fit, {names}; choose with --mapping NAME")
     names = ", ".join(mapping.name for mapping in known)
-    raise ConfigError(f"{shape.words}: no mapping fits ({names}). Name one with --mapping, or write your own: see mappings/README.md")
+    raise ConfigError(
+        f"{shape.words}: no mapping fits ({names}). Name one with --mapping, or write your own: see mappings/README.md"
+    )
 
 
 def _read(name_or_path: str) -> tuple[dict[str, Any], str]:
@@ -164,7 +176,9 @@ def _read(name_or_path: str) -> tuple[dict[str, Any], str]:
         if not file.is_file():
             near = difflib.get_close_matches(name_or_path, shipped(), 1)
             hint = f'did you mean "{near[0]}"?' if near else f"shipped mappings: {', '.join(shipped())}"
-            raise ConfigError(f'no mapping "{name_or_path}": it is neither a file nor the name of a shipped mapping; {hint}')
+            raise ConfigError(
+                f'no mapping "{name_or_path}": it is neither a file nor the name of a shipped mapping; {hint}'
+            )
         path = str(file)
         try:
             text = file.read_text("utf-8")
@@ -237,7 +251,9 @@ class _Checker:
             if body.get("create", "like" not in body and sort not in created):
                 created[sort] = layout
         resolved = json.dumps(data, sort_keys=True, default=str).encode()
-        return Mapping(name, str(data.get("title", "")), self.path, hashlib.sha256(resolved).hexdigest(), kinds, layouts, created)
+        return Mapping(
+            name, str(data.get("title", "")), self.path, hashlib.sha256(resolved).hexdigest(), kinds, layouts, created
+        )
 
     def like(self, name: str, layouts: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
         where = f"layouts.{name}"
@@ -312,18 +328,24 @@ class _Checker:
             raise self.fail(where, "key: two attribute names are wanted, the hash and the range")
         index = tuple(self.texts(body, "index", where)) if "index" in body else None
         if index is not None and len(index) != 3:
-            raise self.fail(where, "index: three names are wanted: the index, its hash attribute and its range attribute")
+            raise self.fail(
+                where, "index: three names are wanted: the index, its hash attribute and its range attribute"
+            )
         compiled = {}
         for each, spec in body.items():
             if each in _LAYOUT:
                 continue
             if each not in kinds:
-                raise self.fail(where, f'"{each}" is neither a setting nor a kind{self.near(each, _LAYOUT | set(kinds))}')
+                raise self.fail(
+                    where, f'"{each}" is neither a setting nor a kind{self.near(each, _LAYOUT | set(kinds))}'
+                )
             compiled[each] = self.kind_layout(kinds[each], spec, f"{where}.{each}", store, key, index)
         if not compiled:
             raise self.fail(where, "no kind is described")
         ghosts = body.get("ghosts", [])
-        if not isinstance(ghosts, list) or not all(isinstance(g, list) and all(isinstance(a, str) for a in g) for g in ghosts):
+        if not isinstance(ghosts, list) or not all(
+            isinstance(g, list) and all(isinstance(a, str) for a in g) for g in ghosts
+        ):
             raise self.fail(where, "ghosts: an array of arrays of attribute names is wanted")
         layout = Layout(
             name,
@@ -338,7 +360,9 @@ class _Checker:
         self.distinct(layout, where)
         return layout
 
-    def kind_layout(self, kind: Kind, spec: Any, where: str, store: str, key: tuple[str, ...], index: tuple[str, ...] | None) -> KindLayout:
+    def kind_layout(
+        self, kind: Kind, spec: Any, where: str, store: str, key: tuple[str, ...], index: tuple[str, ...] | None
+    ) -> KindLayout:
         if not isinstance(spec, dict):
             raise self.fail(where, "a table is wanted")
         self.known(spec, _KIND_LAYOUT, where)
@@ -346,7 +370,11 @@ class _Checker:
         keys: tuple[Key, ...] = ()
         index_keys: tuple[Key, ...] = ()
         collections = spec.get("collection", [])
-        collections = (collections,) if isinstance(collections, str) else tuple(self.texts(spec, "collection", where) if collections else ())
+        collections = (
+            (collections,)
+            if isinstance(collections, str)
+            else tuple(self.texts(spec, "collection", where) if collections else ())
+        )
         if store == "dynamodb":
             keys = self.keys(kind, spec, "key", key, where)
             if index is not None:
@@ -369,7 +397,9 @@ class _Checker:
         if columns:
             for place in places:
                 if place.attribute not in columns:
-                    raise self.fail(f"{where}.columns", f"no column {place.attribute}, where the field {place.field.name} lives")
+                    raise self.fail(
+                        f"{where}.columns", f"no column {place.attribute}, where the field {place.field.name} lives"
+                    )
         unique = spec.get("unique", False)
         if not isinstance(unique, bool):
             raise self.fail(where, "unique: true or false is wanted")
@@ -404,7 +434,9 @@ class _Checker:
             self.known(body, _PLACE, f"{where}.fields.{spot.name}")
             form = body.get("as", "native")
             if form not in _FORMS:
-                raise self.fail(f"{where}.fields", f'{spot.name}: as: unknown form "{form}"; the forms are {", ".join(_FORMS)}')
+                raise self.fail(
+                    f"{where}.fields", f'{spot.name}: as: unknown form "{form}"; the forms are {", ".join(_FORMS)}'
+                )
             if form == "date" and spot.type != "timestamp":
                 raise self.fail(f"{where}.fields", f"{spot.name}: only a timestamp can be stored as a date")
             if form == "number" and spot.type in ("json", "timestamp"):
@@ -417,7 +449,13 @@ class _Checker:
         return tuple(places)
 
     def keys(
-        self, kind: Kind, spec: dict[str, Any], what: str, attributes: tuple[str, ...], where: str, optional: bool = False
+        self,
+        kind: Kind,
+        spec: dict[str, Any],
+        what: str,
+        attributes: tuple[str, ...],
+        where: str,
+        optional: bool = False,
     ) -> tuple[Key, ...]:
         given = spec.get(what)
         if not isinstance(given, list) or len(given) != len(attributes):
@@ -452,7 +490,9 @@ class _Checker:
             if name == "digest" and form is None:
                 parts.append(Slot("digest", "digest"))
             elif name not in names:
-                raise self.fail(where, f'{what}: "{text}" names no field of {kind.name}: {name}{self.near(name, names)}')
+                raise self.fail(
+                    where, f'{what}: "{text}" names no field of {kind.name}: {name}{self.near(name, names)}'
+                )
             elif form not in (None, "stamp"):
                 raise self.fail(where, f'{what}: "{text}": unknown form "{form}"; there is {{field:stamp}}')
             else:
@@ -476,8 +516,15 @@ class _Checker:
             heads = [template.head for template in key.templates]
             for position, template in enumerate(key.templates):
                 others = heads[:position]
-                if others and not template.is_digested and any(h.startswith(template.head) or template.head.startswith(h) for h in others):
-                    raise self.fail(where, f'key: "{template.text}" could meet another template of {key.attribute}; end it with {{digest}}')
+                if (
+                    others
+                    and not template.is_digested
+                    and any(h.startswith(template.head) or template.head.startswith(h) for h in others)
+                ):
+                    raise self.fail(
+                        where,
+                        f'key: "{template.text}" could meet another template of {key.attribute}; end it with {{digest}}',
+                    )
         alternatives = max(len(key.templates) for key in keys)
         for turn in range(alternatives):
             templates = [key.templates[min(turn, len(key.templates) - 1)] for key in keys]
@@ -486,18 +533,27 @@ class _Checker:
             slots = {slot.name for template in templates for slot in template.slots if slot.form == "value"}
             missing = [name for name in kind.identity if name not in slots]
             if missing:
-                raise self.fail(where, f"key: the identity field {missing[0]} is in no template, so two records could fall on one key")
+                raise self.fail(
+                    where,
+                    f"key: the identity field {missing[0]} is in no template, so two records could fall on one key",
+                )
 
     def no_clash(self, layout: KindLayout, where: str) -> None:
         seen: dict[str, str] = {}
         for place in layout.places:
             if place.attribute in seen:
-                raise self.fail(where, f"fields: {seen[place.attribute]} and {place.field.name} live in one attribute, {place.attribute}")
+                raise self.fail(
+                    where,
+                    f"fields: {seen[place.attribute]} and {place.field.name} live in one attribute, {place.attribute}",
+                )
             seen[place.attribute] = place.field.name
         for key in layout.keys + layout.index:
             name = seen.get(key.attribute)
             if name is not None and [t.text for t in key.templates] != [f"{{{name}}}"]:
-                raise self.fail(where, f"key: the field {name} lives in the key attribute {key.attribute}, whose template is another")
+                raise self.fail(
+                    where,
+                    f"key: the field {name} lives in the key attribute {key.attribute}, whose template is another",
+                )
         for attribute in layout.extra + layout.surrogate:
             if attribute in seen:
                 raise self.fail(where, f"{attribute} is a field and cannot be the store's own too")
@@ -513,9 +569,14 @@ class _Checker:
                 if layout.store != "dynamodb":
                     continue
                 if all(_could_meet(left, right) for left, right in zip(kind.keys, other.keys, strict=True)):
-                    raise self.fail(where, f"{name} and {other_name} could fall on one key; give their templates different beginnings")
+                    raise self.fail(
+                        where,
+                        f"{name} and {other_name} could fall on one key; give their templates different beginnings",
+                    )
                 if set(kind.marks) <= other.attributes:
-                    raise self.fail(where, f"{other_name}: an item of it would be taken for a {name}; choose other marks")
+                    raise self.fail(
+                        where, f"{other_name}: an item of it would be taken for a {name}; choose other marks"
+                    )
 
     # small things
 

@@ -165,6 +165,8 @@ class Pair:
         settled = [self.reader.layout.settled(row, self._extras).origin for row in (expected, held)]
         attributes: set[str] = set()
         sets = [origin.set | origin.extra if origin else {} for origin in settled]
-        attributes |= {a for a in sets[0].keys() | sets[1].keys() if canonical(sets[0].get(a)) != canonical(sets[1].get(a))}
+        attributes |= {
+            a for a in sets[0].keys() | sets[1].keys() if canonical(sets[0].get(a)) != canonical(sets[1].get(a))
+        }
         unset = [set(origin.unset) if origin else set() for origin in settled]
         return names + sorted(attributes | (unset[0] ^ unset[1]))

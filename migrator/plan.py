@@ -44,11 +44,19 @@ class Options:
     snapshot_limit: float = 3.0
 
     def to_plain(self) -> dict[str, Any]:
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items() if name != "processes"}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if name != "processes"
+        }
 
     @property
     def worker_count(self) -> int:
-        return self.workers if self.workers > 0 else max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        return (
+            self.workers
+            if self.workers > 0
+            else max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,11 @@ class Store:
 
     @property
     def local_file(self) -> str | None:
-        return self.address.name if self.address.store in ("sql", "json", "jsonl") and os.path.isabs(self.address.name) else None
+        return (
+            self.address.name
+            if self.address.store in ("sql", "json", "jsonl") and Path(self.address.name).is_absolute()
+            else None
+        )
 
 
 @dataclass(frozen=True)
@@ -104,13 +116,17 @@ def look_at(text: str, mapping_name: str | None = None) -> tuple[Store, Mapping]
     adapter = adapter_for(address.store)
     shape = adapter.describe(address)
     if shape is None:
-        raise ConfigError(f"{address.text}: there is nothing here ({adapter.whereabouts(address)}). A source is never created: check the spelling")
+        raise ConfigError(
+            f"{address.text}: there is nothing here ({adapter.whereabouts(address)}). A source is never created: check the spelling"
+        )
     if mapping_name is not None:
         mapping = load_mapping(mapping_name)
     elif not (shape.tables or shape.key):
         # Nothing tells which mapping an empty store follows; whether empty will do is asked later.
         mapping = load_mapping("luminoracore-v1.1")
-        return Store(address, adapter, shape, mapping.layout_for(address.store, None), adapter.whereabouts(address)), mapping
+        return Store(
+            address, adapter, shape, mapping.layout_for(address.store, None), adapter.whereabouts(address)
+        ), mapping
     elif address.store == "memory":
         mapping = _by_kinds(shape)
     else:
@@ -123,7 +139,9 @@ def _by_kinds(shape: Shape) -> Mapping:
     mapping = load_mapping("luminoracore-v1.1")
     strange = set(shape.tables) - set(mapping.kinds)
     if strange:
-        raise ConfigError(f"{shape.words}: kinds that the mapping {mapping.name} does not have: {', '.join(sorted(strange))}; give one with --mapping")
+        raise ConfigError(
+            f"{shape.words}: kinds that the mapping {mapping.name} does not have: {', '.join(sorted(strange))}; give one with --mapping"
+        )
     return mapping
 
 
@@ -140,12 +158,16 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
     adapter = adapter_for(address.store)
     shape = adapter.describe(address)
     if shape is None and command == "verify":
-        raise ConfigError(f"{address.text}: there is nothing here ({adapter.whereabouts(address)}): nothing to compare with")
+        raise ConfigError(
+            f"{address.text}: there is nothing here ({adapter.whereabouts(address)}): nothing to compare with"
+        )
     held = shape if shape is not None and (shape.tables or shape.key) else None
     if held is not None and options.table_shape is not None and held.key:
         layout = mapping.layout_for(address.store, held)
         if layout.id != options.table_shape:
-            raise ConfigError(f"{address.text}: the table is there and has the shape {layout.id}, not {options.table_shape}; leave --table-shape out")
+            raise ConfigError(
+                f"{address.text}: the table is there and has the shape {layout.id}, not {options.table_shape}; leave --table-shape out"
+            )
     elif held is not None and address.store == "sql" and not mapping.fits(held):
         layout = mapping.layout_for("sql", None)  # other tables are no obstacle: ours are made beside them
     else:
@@ -173,7 +195,7 @@ def _same_file(store: Store, address: Address) -> bool:
     if store.local_file is None or address.store not in ("sql", "json", "jsonl"):
         return False
     try:
-        return os.path.samefile(store.local_file, address.name)
+        return Path(store.local_file).samefile(address.name)
     except OSError:
         return store.local_file == address.name
 
@@ -185,7 +207,9 @@ def _kinds_of(mapping: Mapping, source: Layout, sink: Layout, options: Options) 
     wanted = [name for name in mapping.kinds if name in source.kinds and (not options.kinds or name in options.kinds)]
     homeless = [name for name in wanted if name not in sink.kinds]
     if homeless:
-        raise ConfigError(f"the layout {sink.id} of the sink has no place for {', '.join(homeless)}; leave them out with --kinds")
+        raise ConfigError(
+            f"the layout {sink.id} of the sink has no place for {', '.join(homeless)}; leave them out with --kinds"
+        )
     if not wanted:
         raise ConfigError("no kind is left to move; see --kinds")
     return tuple(wanted)
@@ -194,7 +218,11 @@ def _kinds_of(mapping: Mapping, source: Layout, sink: Layout, options: Options) 
 def narrowed(plan: Plan, loses_source: frozenset[str], loses_sink: frozenset[str]) -> list[str]:
     """What will not be in the sink though the source may hold it, in words; told before the first write."""
     words = []
-    if "origins" in loses_sink and "origins" not in loses_source and any(kind.keys for kind in plan.source.layout.kinds.values()):
+    if (
+        "origins" in loses_sink
+        and "origins" not in loses_source
+        and any(kind.keys for kind in plan.source.layout.kinds.values())
+    ):
         extras = sorted({name for kind in plan.source.layout.kinds.values() for name in kind.extra})
         words.append(f"physical keys{' and ' + ', '.join(extras) if extras else ''} of the source's items stay behind")
     if "absent" in loses_sink and "absent" not in loses_source:

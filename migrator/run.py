@@ -1,0 +1,672 @@
+"""The story of a run with two stores: look, plan, hold still, copy, prove, publish, report.
+
+One class a story, each told in the order in which it happens: `Migration` (dry run included) and `Verification`. Knows when a thing is done and
+what is saved by then; leaves moving data to `engine`, comparing to `proof`, and what a person sees to whoever is behind Show.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Executor, as_completed
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from migrator import proof as proofs
+from migrator.adapters.base import Reader, Sink, Source
+from migrator.checkpoint import Checkpoint, Progress, State, state_root
+from migrator.duplicates import Duplicates
+from migrator.engine import SLICE_ROWS, WANTED_PARTITIONS, Crew, Job, SliceResult, Stop, copy, read_sink_partition
+from migrator.errors import ConfigError, MigratorError
+from migrator.model import Existing, Snapshot, Tally
+from migrator.pair import Digest, Pair
+from migrator.plan import Options, Plan, make_plan, narrowed
+from migrator.report import Report, outcome_of
+from migrator.values import to_json
+
+WRITE_RATE = 4_000
+"""Write units a second that a new on-demand table takes at once (AWS documentation, "on-demand initial throughput")."""
+
+SMALL = 20_000
+"""Below so many records, starting worker processes costs more than they save."""
+
+_AN_HOUR = 3600
+
+
+class Show(Protocol):
+    """Where a command tells what it is doing."""
+
+    def say(self, words: str) -> None:
+        """Something worth knowing now, that is no result."""
+
+    def plan(self, lines: list[tuple[str, str]]) -> None:
+        """What is going to happen: pairs of a name and words."""
+
+    def progress(self, doing: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+        """Something long; calling what it gives adds records to what is done."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def say(self, words: str) -> None:
+        """Nothing."""
+
+    def plan(self, lines: list[tuple[str, str]]) -> None:
+        """Nothing."""
+
+    def progress(self, doing: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+        return nullcontext(lambda records: None)
+
+
+def tool_version() -> str:
+    try:
+        return version("migrator")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+# The story -------------------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """What every command with two stores shares: the report, the state folder, and an end that is always reported."""
+
+    def __init__(self, command: str, source: str, sink: str, options: Options, show: Show) -> None:
+        self.options, self.show = options, show
+        self.began = time.monotonic()
+        self.report = Report(
+            uuid.uuid4().hex,
+            tool_version(),
+            command,
+            options.to_plain(),
+            started=_now(),
+            source=_safe(source),
+            sink=_safe(sink),
+        )
+        self.texts = (source, sink)
+        self.state: State | None = None
+        self._open: list[Source | Sink | Duplicates] = []
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        for each in self._open:
+            each.close()
+        report = self.report
+        if error is not None:
+            if isinstance(error, KeyboardInterrupt):
+                report.end("interrupted", "stopped by Ctrl-C", 130)
+            else:
+                outcome, code = outcome_of(error)
+                report.end(outcome, str(error) or type(error).__name__, code)
+            if isinstance(error, MigratorError):
+                error.report = report
+        report.finished, report.seconds = _now(), round(time.monotonic() - self.began, 3)
+        if self.state is not None:
+            try:
+                self.state.write_report(report.to_plain())
+                if report.outcome == "bug" and error is not None:
+                    (self.state.path / "bug.txt").write_text("".join(traceback.format_exception(error)))
+            except (MigratorError, OSError) as exc:
+                self.show.say(f"the report could not be written: {exc}")
+            self.state.unlock()
+
+    def planned(self, command: str) -> Plan:
+        plan = make_plan(*self.texts, self.options, command)
+        report = self.report
+        report.source, report.sink = plan.source.address.text, plan.sink.address.text
+        report.mapping, report.mapping_sha256 = plan.mapping.name, plan.mapping.sha256
+        return plan
+
+    def enter_state(self, plan: Plan, sink_file: str | None) -> State:
+        state = State(state_root(self.options.state), plan.fingerprint)
+        state.make()
+        state.lock(sink_file)
+        self.state = state
+        self.report.state = str(state.path)
+        return state
+
+    def opened(self, store: Any) -> Any:
+        """Note a store to be closed at the end."""
+        self._open.append(store)
+        return store
+
+
+class Migration:
+    """One migration or dry run, step by step."""
+
+    def __init__(self, run: Run, executor: Executor | None) -> None:
+        self.run, self.executor = run, executor
+        self.options, self.show, self.report = run.options, run.show, run.report
+        self.dry = run.options.dry_run
+
+    def go(self) -> None:
+        plan = self.plan = self.run.planned("dry-run" if self.dry else "migrate")
+        self._refuse_missing_sink()
+        self.state = self.run.enter_state(plan, None if self.dry else plan.sink.local_file)
+        checkpoint = self._earlier()
+        source = self._open_source(checkpoint)
+        reader = self.run.opened(
+            plan.sink.adapter.reader(plan.sink.address, plan.setting(plan.sink.layout, self.state.scratch))
+        )
+        if self.checkpoint is None:
+            self._begin(source, reader)
+        checkpoint = self.checkpoint
+        assert checkpoint is not None
+        self._tell_plan(source, reader)
+        self._copy_and_prove(source, reader, checkpoint)
+
+    # before anything is written
+
+    def _refuse_missing_sink(self) -> None:
+        store, create = self.plan.sink, self.options.create
+        remote = store.local_file is None and store.address.store != "memory"
+        if store.shape is None and not self.dry and (create is False or (remote and not create)):
+            raise ConfigError(
+                f"{store.address.text}: there is nothing here ({store.whereabouts}). Check the spelling, or have it made: --create"
+            )
+
+    def _earlier(self) -> Checkpoint | None:
+        """The checkpoint to go on with, if there is one; what a finished or discarded run left is cleared away."""
+        state = self.state
+        checkpoint = None if self.options.restart or self.dry else state.load()
+        if checkpoint is not None and not checkpoint.is_unfinished():
+            checkpoint = None
+        if checkpoint is None:
+            state.clear()
+            shutil.rmtree(state.scratch)
+            state.make()
+        self.checkpoint = checkpoint
+        return checkpoint
+
+    def _open_source(self, checkpoint: Checkpoint | None) -> Source:
+        plan, store = self.plan, self.plan.source
+        setting = replace(plan.setting(store.layout, self.state.scratch), say=self.show.say)
+        if checkpoint is not None:
+            assert checkpoint.snapshot is not None
+            source: Source = store.adapter.source(store.address, setting, checkpoint.snapshot)
+            if source.is_still(checkpoint.snapshot):
+                self._tell_resumed(checkpoint)
+                self.snapshot = checkpoint.snapshot
+                self.run.opened(source)
+                return source
+            source.close()
+            self.show.say(f"the source has changed since the checkpoint in {self.state.path}: the job starts anew")
+            self.state.clear()
+            shutil.rmtree(self.state.scratch)
+            self.state.make()
+            self.checkpoint = None
+        else:
+            self.show.say(f"no checkpoint in {self.state.path}: a new job")
+        source = self.run.opened(store.adapter.source(store.address, setting))
+        self.snapshot = source.snapshot()
+        return source
+
+    def _tell_resumed(self, checkpoint: Checkpoint) -> None:
+        done = sum(progress.done for progress in checkpoint.progress)
+        read = sum(tally.read for tally in checkpoint.tallies.values())
+        self.report.resumed = True
+        self.show.say(
+            f"resuming from {self.state.checkpoint_file}: {read:,} records read, {done} of {len(checkpoint.progress)} partitions done"
+        )
+        moment = checkpoint.snapshot.moment if checkpoint.snapshot else None
+        if moment and (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds() > _AN_HOUR:
+            again = _command("migrate", self.plan, "--existing replace")
+            self.show.say(
+                f"the snapshot of the source is of {moment}, more than an hour old. To catch up when this run has ended: {again}"
+            )
+
+    def _begin(self, source: Source, reader: Reader) -> None:
+        plan, state = self.plan, self.state
+        if not source.holds(plan.kinds).any and not self.options.allow_empty:
+            raise ConfigError(
+                f"{plan.source.address.text} holds no records of {', '.join(plan.kinds)}: is it the store the application writes to? "
+                "A chat that fell back to memory leaves an empty one behind. --allow-empty if it is meant"
+            )
+        checkpoint = Checkpoint(state.name, plan.describes, self.report.started, snapshot=self.snapshot)
+        checkpoint.sink_was_empty = not reader.holds(plan.kinds).any
+        losers = Duplicates.build(state.path / "duplicates.sqlite", source.repeated(plan.kinds), plan.mapping.kinds)
+        checkpoint.repeated = losers
+        if losers and self.options.on_duplicate == "stop":
+            raise ConfigError(
+                f"{losers:,} records of the source share their identity with a newer one (--on-duplicate newest keeps them in a file)"
+            )
+        partitions = source.partitions(plan.kinds, WANTED_PARTITIONS)
+        checkpoint.progress = [Progress(partition) for partition in partitions]
+        self.checkpoint = checkpoint
+
+    def _tell_plan(self, source: Source, reader: Reader) -> None:
+        plan, checkpoint = self.plan, self.checkpoint
+        assert checkpoint is not None
+        self.report.narrowed = narrowed(plan, source.loses, reader.loses)
+        self.report.snapshot = {"id": self.snapshot.id, "moment": self.snapshot.moment, "words": self.snapshot.words}
+        hint = source.size_hint()
+        self.workers, self.processes = self._workers(checkpoint, hint)
+        self.hint = hint
+        sink_words = "will be created" if plan.sink.shape is None else reader.holds(plan.kinds).words
+        if checkpoint.sink_was_empty:
+            rule = "the sink is empty; plain writes: let nothing else write there until this run ends"
+        elif plan.sink.traits.whole:
+            rule = f"{self.options.existing}: the file is compared whole"
+        else:
+            rule = (
+                "refuse: what is there stays as it is"
+                if self.options.existing == "refuse"
+                else "replace: what is replaced is kept in replaced.jsonl"
+            )
+        many = f"{self.workers} worker{'s' if self.workers > 1 else ''}{' (processes)' if self.processes else ''}"
+        lines = [
+            (
+                "source",
+                f"{plan.source.whereabouts}, layout {plan.source.layout.id}"
+                + (f", ~{hint:,} records" if hint is not None else ""),
+            ),
+            ("snapshot", self.snapshot.words),
+            ("sink", f"{plan.sink.whereabouts}, layout {plan.sink.layout.id}, {sink_words}"),
+            ("mapping", f"{plan.mapping.name} ({plan.mapping.path}): {', '.join(plan.kinds)}"),
+        ]
+        if checkpoint.repeated:
+            lines.append(
+                (
+                    "duplicates",
+                    f"{checkpoint.repeated:,} records share their identity with a newer one and stay behind, in a file",
+                )
+            )
+        lines += [("left behind", words) for words in self.report.narrowed]
+        if self.dry:
+            lines.append(("dry run", "everything is read and compared, nothing is written"))
+        else:
+            lines.append(("existing", rule))
+            lines.append(
+                (
+                    "kill bound",
+                    f"{many}: a kill costs at most one slice each, {self.workers * SLICE_ROWS:,} records to do again",
+                )
+            )
+        self.show.plan(lines)
+
+    def _workers(self, checkpoint: Checkpoint, hint: int | None) -> tuple[int, bool]:
+        source, sink = self.plan.source.traits, self.plan.sink.traits
+        partitions = [progress.partition for progress in checkpoint.progress]
+        if any(partition.sequential for partition in partitions) or not (sink.parallel or self.dry):
+            return 1, False
+        workers = max(1, min(self.options.worker_count, len(partitions)))
+        alone = source.in_process or sink.in_process
+        return workers, self.options.processes and not alone and workers > 1 and (hint is None or hint >= SMALL)
+
+    # writing
+
+    def _copy_and_prove(self, source: Source, reader: Reader, checkpoint: Checkpoint) -> None:
+        plan, state = self.plan, self.state
+        whole_there = plan.sink.traits.whole and not checkpoint.sink_was_empty
+        if whole_there and (self.dry or self.options.existing == "refuse"):
+            self._compare_whole(source, reader, checkpoint)
+            return
+        existing = (
+            Existing.EMPTY if checkpoint.sink_was_empty or plan.sink.traits.whole else Existing(self.options.existing)
+        )
+        job = Job(
+            f"{state.name}-{self.report.run_id}",
+            plan.source.address,
+            plan.sink.address,
+            plan.source.layout,
+            plan.sink.layout,
+            plan.kinds,
+            str(state.path.parent),
+            state.name,
+            self.snapshot,
+            existing,
+            checkpoint.sink_was_empty,
+            self.dry,
+            plan.setting_options,
+        )
+        sink: Sink | None = None
+        if not self.dry:
+            sink = self.run.opened(
+                plan.sink.adapter.sink(plan.sink.address, plan.setting(plan.sink.layout, state.scratch))
+            )
+            if not self.report.resumed:
+                sink.discard()
+            sink.prepare(plan.kinds, self.options.create is not False)
+            state.save(checkpoint)
+        with Stop().listening() as stop:
+            crew = Crew(self.workers, self.processes, state, self.executor)
+            stop.on_first = lambda: self.show.say(
+                "stopping: the slices in flight are finished and saved (again: stop at once)"
+            )
+            stop.on_second = crew.end_at_once
+            try:
+                self._copy(job, checkpoint, crew, stop)
+                if not self.dry and all(progress.done for progress in checkpoint.progress):
+                    assert sink is not None
+                    self._prove(job, source, sink, checkpoint, crew, stop)
+            finally:
+                crew.close()
+                self._account(checkpoint)
+        self._end(checkpoint)
+
+    def _copy(self, job: Job, checkpoint: Checkpoint, crew: Crew, stop: Stop) -> None:
+        stop_on_reject = (self.options.on_reject or ("continue" if self.dry else "stop")) == "stop"
+        if checkpoint.phase != "copying":
+            return
+        with self.show.progress("reading" if self.dry else "copying", self.hint) as tick:
+            tick(sum(tally.read for tally in checkpoint.tallies.values()))
+            copy(job, checkpoint, crew, stop, self.report.resumed, stop_on_reject, lambda result: _tick(tick, result))
+
+    def _prove(self, job: Job, source: Source, sink: Sink, checkpoint: Checkpoint, crew: Crew, stop: Stop) -> None:
+        state = self.state
+        if checkpoint.phase == "copying":
+            checkpoint.phase = "verifying"
+            state.save(checkpoint)
+        if checkpoint.phase == "verifying":
+            self._verify(job, source, sink, checkpoint, crew, stop)
+            if self.report.outcome != "differences" or not self.plan.sink.traits.whole:
+                checkpoint.phase = "publishing"
+                state.save(checkpoint)
+        if checkpoint.phase == "publishing":
+            if self.plan.sink.traits.whole and self.report.proven == "none" and self.options.proof != "none":
+                self._verify(job, source, sink, checkpoint, crew, stop, staged=False)
+            sink.publish()
+        checkpoint.phase = "finished"
+
+    def _verify(
+        self, job: Job, source: Source, sink: Sink, checkpoint: Checkpoint, crew: Crew, stop: Stop, staged: bool = True
+    ) -> None:
+        options, report = self.options, self.report
+        ours = {kind: Digest.from_plain(plain) for kind, plain in checkpoint.digests.items()}
+        for kind in self.plan.kinds:
+            report.kind(kind).source_count = ours.get(kind, Digest()).count
+            report.kind(kind).proof.source = ours.get(kind, Digest())
+        if options.proof == "none" or not staged:
+            report.proven = "none" if options.proof == "none" else options.proof
+            return
+        reader = sink.reader()
+        theirs = self._read_sink(job, reader, crew, stop)
+        duplicates = Duplicates(self.state.path / "duplicates.sqlite")
+        pair = Pair(source, reader, self.plan.kind_map, duplicates)
+        report.fidelity = proofs.fidelity(self.plan.source.layout, self.plan.sink.layout, pair.loses)
+        try:
+            _prove(report, pair, ours, theirs, options, self.state, self.show)
+        finally:
+            duplicates.close()
+        for kind in self.plan.kinds:
+            proof, tally = report.kind(kind).proof, checkpoint.tallies.get(kind, Tally())
+            proof.mismatched = max(0, proof.mismatched - tally.differing)
+            if tally.differing or tally.kept:
+                proof.digest = "not compared" if not (proof.missing or proof.mismatched) else "differs"
+        if any(k.proof.missing or k.proof.mismatched for k in report.kinds.values()):
+            report.outcome = "differences"
+
+    def _read_sink(self, job: Job, reader: Reader, crew: Crew, stop: Stop) -> proofs.Seen:
+        seen = proofs.Seen()
+        partitions = reader.partitions(self.plan.kinds, WANTED_PARTITIONS)
+        with self.show.progress("verifying", self.hint) as tick:
+            if any(partition.sequential for partition in partitions) or crew.workers == 1:
+                results = (read_sink_partition(job, partition) for partition in partitions)
+            else:
+                futures = [crew.executor.submit(read_sink_partition, job, partition) for partition in partitions]
+                results = (future.result() for future in as_completed(futures))
+            for result in results:
+                stop.check()
+                seen.add(result)
+                tick(sum(digest.count for digest in result.digests.values()))
+        return seen
+
+    # the end
+
+    def _compare_whole(self, source: Source, reader: Reader, checkpoint: Checkpoint) -> None:
+        """A sink that is one file and holds records: all equal is fine, anything else is left as it is."""
+        report, plan = self.report, self.plan
+        _compare(report, plan, source, reader, self.options, self.state, self.show, checkpoint)
+        checkpoint.phase = "finished"
+        for name in plan.kinds:
+            kind = report.kind(name)
+            differing = kind.proof.mismatched + kind.proof.missing
+            kind.tally.unchanged = (kind.source_count or 0) - differing
+            kind.tally.differing = differing
+            kind.proof.mismatched = 0
+        if any(kind.proof.digest != "equal" or kind.proof.extra for kind in report.kinds.values()):
+            report.end("differences")
+            report.error = (
+                f"{plan.sink.address.text} holds other records: nothing was written. "
+                "Choose a new name for the sink, or --existing replace (the old file is kept)"
+            )
+            report.mend = _command("migrate", plan, "--existing replace")
+        else:
+            self._decide(checkpoint)
+        self._finish(checkpoint)
+
+    def _account(self, checkpoint: Checkpoint) -> None:
+        report, state = self.report, self.state
+        for kind in self.plan.kinds:
+            report.kind(kind)
+        for kind, tally in checkpoint.tallies.items():
+            report.kind(kind).tally = tally
+        report.foreign, report.ghosts, report.foreign_seen = (
+            checkpoint.foreign,
+            checkpoint.ghosts,
+            checkpoint.foreign_seen,
+        )
+        report.rejects_file = _text(state.join_notes("rejects"))
+        report.duplicates_file = _text(state.join_notes("duplicates"))
+        differing = state.join_notes("differing")
+        report.differences_file = _text(differing) or report.differences_file
+        report.replaced_file = _text(state.drop_repeats_of_replaced()) if not self.dry else None
+        if checkpoint.weights:
+            report.estimate = _estimate(checkpoint, self.options.price)
+
+    def _end(self, checkpoint: Checkpoint) -> None:
+        self._decide(checkpoint)
+        self._finish(checkpoint)
+
+    def _decide(self, checkpoint: Checkpoint) -> None:
+        """How the run ended, worst first."""
+        report = self.report
+        if not report.closes:
+            raise AssertionError(
+                "the accounting does not close: "
+                + str({name: asdict(kind.tally) for name, kind in report.kinds.items()})
+            )
+        differing = sum(kind.tally.differing for kind in report.kinds.values())
+        if report.outcome == "differences" or differing:
+            report.end("differences")
+            report.mend = _command("migrate", self.plan, "--existing replace")
+        elif report.rejected or report.foreign:
+            report.end("rejects")
+        else:
+            report.end("done")
+        if differing:
+            report.error = f"{differing:,} records differ in the sink and were left as they are"
+
+    def _finish(self, checkpoint: Checkpoint) -> None:
+        state, report = self.state, self.report
+        checkpoint.outcome = report.outcome
+        if self.dry:
+            self._clear_scratch()
+            return
+        if checkpoint.phase == "finished" and report.outcome in ("done", "rejects"):
+            self._clear_scratch()
+        state.save(checkpoint)
+
+    def _clear_scratch(self) -> None:
+        """What was proven needs its snapshot no longer; what was replaced stays."""
+        for each in self.state.scratch.iterdir():
+            if each.name.startswith("replaced-"):
+                each.replace(self.state.path / each.name)
+                self.report.replaced_file = str(self.state.path / each.name)
+            elif each.is_dir():
+                shutil.rmtree(each)
+            else:
+                each.unlink()
+        (self.state.path / "duplicates.sqlite").unlink(missing_ok=True)
+
+
+class Verification:
+    """One comparison of two stores, which writes to neither."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def go(self) -> None:
+        options, show = self.run.options, self.run.show
+        if options.proof == "none":
+            raise ConfigError("verify proves by digest, counts or rows: --proof none leaves nothing to do")
+        plan = self.run.planned("verify")
+        state = self.run.enter_state(plan, None)
+        state.clear()
+        report = self.run.report
+        setting = replace(plan.setting(plan.source.layout, state.scratch), say=show.say)
+        from_store: Source = self.run.opened(plan.source.adapter.source(plan.source.address, setting))
+        snapshot: Snapshot = from_store.snapshot()
+        if not from_store.holds(plan.kinds).any and not options.allow_empty:
+            raise ConfigError(
+                f"{plan.source.address.text} holds no records of {', '.join(plan.kinds)}. --allow-empty if it is meant"
+            )
+        report.snapshot = {"id": snapshot.id, "moment": snapshot.moment, "words": snapshot.words}
+        reader: Reader = self.run.opened(
+            plan.sink.adapter.reader(plan.sink.address, plan.setting(plan.sink.layout, state.scratch))
+        )
+        Duplicates.build(state.path / "duplicates.sqlite", from_store.repeated(plan.kinds), plan.mapping.kinds)
+        show.plan(
+            [
+                ("source", f"{plan.source.whereabouts}, layout {plan.source.layout.id}"),
+                ("snapshot", snapshot.words),
+                ("sink", f"{plan.sink.whereabouts}, layout {plan.sink.layout.id}"),
+                ("mapping", f"{plan.mapping.name} ({plan.mapping.path}): {', '.join(plan.kinds)}"),
+            ]
+        )
+        _compare(report, plan, from_store, reader, options, state, show)
+        bad = any(kind.proof.missing or kind.proof.mismatched for kind in report.kinds.values())
+        extra = any(kind.proof.extra for kind in report.kinds.values()) or bool(report.unreadable)
+        if bad or (extra and not options.one_way):
+            report.end("differences")
+            if bad:
+                report.mend = _command("migrate", plan, "--existing replace")
+        elif report.rejected or report.foreign:
+            report.end("rejects")
+        else:
+            report.end("done")
+        shutil.rmtree(state.scratch)
+        (state.path / "duplicates.sqlite").unlink(missing_ok=True)
+
+
+# Parts of both ---------------------------------------------------------------------------------------------------------
+
+
+def _tick(tick: Callable[[int], None], result: SliceResult) -> None:
+    tick(result.read)
+
+
+def _prove(
+    report: Report, pair: Pair, ours: dict[str, Digest], theirs: proofs.Seen, options: Options, state: State, show: Show
+) -> None:
+    """Hold both sides against each other, and name what differs; fills in the report's proofs, counts and differences."""
+    found = proofs.compare(pair.kinds, ours, theirs.digests)
+    report.unreadable = theirs.unreadable
+    for kind, proof in found.items():
+        report.kind(kind).proof = proof
+        report.kind(kind).source_count, report.kind(kind).sink_count = proof.source.count, proof.sink.count
+    if options.proof == "counts":
+        for proof in found.values():
+            short = proof.source.count - proof.sink.count
+            proof.missing, proof.extra, proof.digest = max(0, short), max(0, -short), "not compared"
+        report.proven = "counts" if not any(proof.missing for proof in found.values()) else "none"
+        return
+    finder = proofs.DifferenceFinder(pair, state.scratch, all_buckets=options.proof == "rows")
+    with show.progress("comparing rows", None) as tick:
+        path = state.path / "differences.jsonl"
+        count = 0
+        for difference in finder.find(found, tick):
+            count += 1
+            if count <= 1000:
+                report.differences.append(difference)
+            with path.open("ab") as file:
+                file.write(to_json(difference.to_plain()) + b"\n")
+    if count:
+        path.chmod(0o600)
+        report.differences_file = str(path)
+    report.proven = options.proof if all(proof.digest == "equal" for proof in found.values()) else "none"
+
+
+def _compare(
+    report: Report,
+    plan: Plan,
+    source: Source,
+    reader: Reader,
+    options: Options,
+    state: State,
+    show: Show,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Read both sides and compare them; nothing is written but the state folder."""
+    duplicates = Duplicates(state.path / "duplicates.sqlite")
+    pair = Pair(source, reader, plan.kind_map, duplicates)
+    report.fidelity = proofs.fidelity(plan.source.layout, plan.sink.layout, pair.loses)
+    try:
+        with show.progress("reading the source", source.size_hint()) as tick:
+            ours = proofs.read_source(pair, tick)
+        with show.progress("reading the sink", reader.size_hint()) as tick:
+            theirs = proofs.read_sink(pair, reader.partitions(plan.kinds, WANTED_PARTITIONS), tick)
+        for kind in plan.kinds:
+            report.kind(kind)
+        for kind, tally in ours.tallies.items():
+            report.kind(kind).tally = tally
+        report.foreign, report.ghosts, report.foreign_seen = ours.foreign, ours.ghosts, ours.foreign_seen
+        _prove(report, pair, ours.digests, theirs, options, state, show)
+    finally:
+        duplicates.close()
+
+
+def _estimate(checkpoint: Checkpoint, price: float) -> dict[str, Any]:
+    """Sizes, write units, time and price of what a dry run would write. `price` is US dollars a million write units; a strongly
+    consistent read unit (4 KB, for the verification) costs a fifth of a write unit at AWS's on-demand prices.
+    """
+    kinds = checkpoint.weights
+    units = sum(each["units"] for each in kinds.values())
+    size = sum(each["bytes"] for each in kinds.values())
+    reads = size / 4096
+    return {
+        "kinds": kinds,
+        "bytes": size,
+        "write_units": units,
+        "read_units": round(reads, 1),
+        "seconds": round(units / WRITE_RATE, 1),
+        "write_rate": WRITE_RATE,
+        "price_per_million": price,
+        "price": round(units * price / 1e6 + reads * price / 5 / 1e6, 6),
+    }
+
+
+def _command(name: str, plan: Plan, extra: str = "") -> str:
+    words = ["migrator", name, plan.source.address.text, plan.sink.address.text]
+    if plan.options.kinds:
+        words += ["--kinds", ",".join(plan.options.kinds)]
+    if plan.options.mapping:
+        words += ["--mapping", plan.options.mapping]
+    return f"{shlex.join(words)} {extra}".rstrip()
+
+
+def _safe(text: str) -> str:
+    """What a person typed, without what could be a password in it."""
+    scheme, mark, rest = text.partition("://")
+    if mark and "@" in rest:
+        return f"{scheme}://…@{rest.rpartition('@')[2]}"
+    return text
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path is not None else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
