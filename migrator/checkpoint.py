@@ -88,7 +88,7 @@ def write_whole(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        aside.replace(path)
         _sync_folder(path.parent)
     except OSError as exc:
         with suppress(OSError):
@@ -279,7 +279,7 @@ class State:
                 out.write(part.read_bytes())
             out.flush()
             os.fsync(out.fileno())
-        os.replace(aside, path)
+        aside.replace(path)
         return path
 
     def append_replaced(self, lines: Iterable[dict[str, Value]]) -> None:

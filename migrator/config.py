@@ -27,6 +27,7 @@ _SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PACKED = (".gz", ".zst")
 _STORES = {"sqlite": "sql", "json": "json", "jsonl": "jsonl", "dynamodb": "dynamodb", "memory": "memory"}
 _OPTIONS = {"dynamodb": {"region", "endpoint", "profile"}}
@@ -46,8 +47,7 @@ def resolve(text: str, environ: Mapping[str, str] | None = None, folder: Path | 
     folder = Path.cwd() if folder is None else folder
     if not text.strip():
         raise ConfigError(f"an empty address. Addresses look like {_SPELLINGS}")
-    if "\x00" in text:
-        raise ConfigError("an address with a NUL character in it")
+    _refuse_control(text)
     scheme = _scheme_of(text)
     if scheme is not None:
         return _from_url(scheme, text)
@@ -59,6 +59,11 @@ def resolve(text: str, environ: Mapping[str, str] | None = None, folder: Path | 
     near = difflib.get_close_matches(text, [*_STORES, *_LATER], 1)
     hint = f' (did you mean "{near[0]}"?)' if near else ""
     raise ConfigError(f'"{text}" is no address{hint}. Addresses look like {_SPELLINGS}')
+
+
+def _refuse_control(text: str) -> None:
+    if _CONTROL.search(text):
+        raise ConfigError("an address with a control character in it (NUL, a line end); write it without")
 
 
 def _scheme_of(text: str) -> str | None:
@@ -90,15 +95,20 @@ def _from_url(scheme: str, text: str) -> Address:
         return _dynamodb(text)
     if scheme == "sqlite":
         if not rest.startswith("///"):
-            name = rest.lstrip("/") or "chat.db"
+            name = rest.lstrip("/").rpartition("@")[2].partition("?")[0] or "chat.db"  # without what could be a secret
             raise ConfigError(
-                f'"{text}": a SQLite file is written with three slashes, sqlite:///{name} (four for an absolute path)'
+                f"a SQLite file is written with three slashes, sqlite:///{name} (four for an absolute path)"
             )
         path, _, query = rest[3:].partition("?")
         if query:
-            raise ConfigError(f'"{text}": a SQLite address has no options; use sqlite:///{path}')
+            raise ConfigError(f"a SQLite address has no options; use sqlite:///{path}")
         return _file(scheme, unquote(path))
-    return _file(scheme, rest.removeprefix("//") if rest.startswith("///") else rest)
+    if rest.startswith("//") and not rest.startswith("///"):
+        name = rest.lstrip("/").rpartition("@")[2] or f"chat.{scheme}"
+        raise ConfigError(
+            f"a file is written without slashes, {scheme}:{name} ({scheme}:/data/{Path(name).name} for an absolute path)"
+        )
+    return _file(scheme, re.sub("^/+", "/", rest))
 
 
 def _file(scheme: str, path: str) -> Address:
@@ -106,8 +116,13 @@ def _file(scheme: str, path: str) -> Address:
         raise ConfigError(f"{scheme}: the name of a file is missing. Addresses look like {_SPELLINGS}")
     if path == ":memory:":
         raise ConfigError("a SQLite database in memory holds nothing that another process could read; name a file")
-    absolute = str(Path(path).expanduser().absolute())
-    text = f"sqlite:///{absolute}" if scheme == "sqlite" else f"{scheme}:{absolute}"
+    _refuse_control(path)
+    try:
+        absolute = str(Path(path).expanduser().absolute())
+    except RuntimeError as exc:
+        raise ConfigError(f"{path}: no such user; write the path out") from exc
+    quoted = absolute.replace("%", "%25").replace("?", "%3F")
+    text = f"sqlite:///{quoted}" if scheme == "sqlite" else f"{scheme}:{absolute}"
     return Address(scheme, _STORES[scheme], text, absolute)
 
 
@@ -116,14 +131,15 @@ def _dynamodb(text: str) -> Address:
         parts = urlsplit(text)
     except ValueError as exc:
         raise ConfigError(f"a DynamoDB address looks like dynamodb://table?region=eu-west-1 ({exc})") from exc
-    if "@" in parts.netloc:
+    if "@" in text.partition("?")[0]:
         raise ConfigError(
             "a DynamoDB address holds no credentials: use a profile (?profile=NAME), the AWS_* variables or a role"
         )
     table = unquote(parts.netloc) + unquote(parts.path)
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", table):
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", table) or parts.fragment:
+        shown = "what you wrote" if ":" in table else f'"{table}"'  # KEY:SECRET is not repeated
         raise ConfigError(
-            f'"{table}" is no DynamoDB table name (3 to 255 letters, digits, _ . -). An address looks like dynamodb://table?region=eu-west-1'
+            f"{shown} is no DynamoDB table name (3 to 255 letters, digits, _ . -). An address looks like dynamodb://table?region=eu-west-1"
         )
     options: dict[str, str] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -138,11 +154,14 @@ def _dynamodb(text: str) -> Address:
         options[name] = value
     endpoint = options.get("endpoint")
     if endpoint is not None:
-        split = urlsplit(endpoint)
+        try:
+            split = urlsplit(endpoint)
+        except ValueError as exc:
+            raise ConfigError(f"dynamodb://{table}: an endpoint looks like http://localhost:8000") from exc
+        if "@" in endpoint:
+            raise ConfigError(f"dynamodb://{table}: an endpoint holds no credentials")
         if split.scheme not in ("http", "https") or not split.hostname:
             raise ConfigError(f"dynamodb://{table}: an endpoint looks like http://localhost:8000")
-        if "@" in split.netloc:
-            raise ConfigError(f"dynamodb://{table}: an endpoint holds no credentials")
     shown = f"dynamodb://{table}" + (f"?{urlencode(options, safe=':/')}" if options else "")
     return Address("dynamodb", "dynamodb", shown, table, options)
 

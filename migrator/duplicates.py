@@ -6,6 +6,7 @@ workers, and so that its size does not depend on memory. Knows rows and places; 
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from migrator.model import Kind, Row, identity_key
 from migrator.values import Value, digest16, is_number
+
+Rank = int | float | str | None
 
 
 class Duplicates:
@@ -36,7 +39,7 @@ class Duplicates:
         try:
             db.execute("PRAGMA journal_mode = OFF")
             db.execute("PRAGMA synchronous = OFF")
-            db.execute("CREATE TABLE seen (identity BLOB, rank TEXT, place TEXT)")
+            db.execute("CREATE TABLE seen (identity BLOB, rank, place TEXT)")
             db.execute("CREATE TABLE losers (place TEXT PRIMARY KEY) WITHOUT ROWID")
             db.execute("BEGIN")
             db.executemany("INSERT INTO seen VALUES (?, ?, ?)", _entries(rows, kinds))
@@ -71,7 +74,7 @@ class Duplicates:
             self._db = None
 
 
-def _entries(rows: Iterable[Row], kinds: Mapping[str, Kind]) -> Iterator[tuple[bytes, str, str]]:
+def _entries(rows: Iterable[Row], kinds: Mapping[str, Kind]) -> Iterator[tuple[bytes, Rank, str]]:
     for row in rows:
         kind = kinds[row.kind]
         try:
@@ -81,18 +84,21 @@ def _entries(rows: Iterable[Row], kinds: Mapping[str, Kind]) -> Iterator[tuple[b
         yield digest16(key).to_bytes(16, "big"), rank(row.record.get(kind.newest) if kind.newest else None), row.place
 
 
-def rank(value: Value) -> str:
-    """Text that sorts as the value does: times by time (naive ones as they are), then text; NULL is the oldest."""
-    if value is None:
-        return ""
+def rank(value: Value) -> Rank:
+    """What SQLite sorts as the value is meant: NULL is the oldest, then numbers, then text that is no time, then times (naive ones as they are)."""
     if is_number(value):
-        return f"0{float(value) + 1e18:030.6f}"
-    if isinstance(value, str):
+        if isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
+            return value
         try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            return f"1{value}"
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
         if moment.tzinfo is not None:
             moment = moment.astimezone(UTC).replace(tzinfo=None)
-        return f"2{moment.isoformat(sep='T', timespec='microseconds')}"
-    return "0"
+    except (ValueError, OverflowError):
+        return "1" + value.encode("utf-8", "replace").decode()  # a lone surrogate: SQLite would refuse it
+    return f"2{moment.isoformat(sep='T', timespec='microseconds')}"

@@ -159,7 +159,8 @@ class _Slice:
     def __init__(self, job: Job, stores: _Stores, turn: int, partition: Partition, number: int, careful: bool) -> None:
         self.job, self.stores, self.partition = job, stores, partition
         self.name = slice_name(turn, number)
-        self.careful = careful and job.existing is Existing.EMPTY
+        # A part of a file sink replaces the part that the same slice left before: nothing else can be in its place.
+        self.careful = careful and job.existing is Existing.EMPTY and not stores.is_whole
         self.result = SliceResult(turn, number, None, False)
         self.rejects: list[Reject] = []
         self.duplicates: list[Row] = []
@@ -171,12 +172,10 @@ class _Slice:
         result.cursor = after
         if sink is not None:
             sink.begin(self.name)
-        pages = 0
-        for page in self.stores.pages(self.partition, after):
+        for count, page in enumerate(self.stores.pages(self.partition, after), 1):
             self._take(self.stores.pair.expected(page))
             result.cursor = page.cursor
-            pages += 1
-            if pages == SLICE_PAGES:
+            if count == SLICE_PAGES:
                 break
         else:
             result.done = True
@@ -339,7 +338,7 @@ class _Stores:
         source_setting, sink_setting = job.settings(job.source_layout), job.settings(job.sink_layout)
         self.source: Source = adapter_for(job.source.store).source(job.source, source_setting, job.snapshot)
         self.sink: Sink | None = None if job.dry else adapter_for(job.sink.store).sink(job.sink, sink_setting)
-        # Where a sink is compared whole there is nothing to fetch: its reader is asked only what fits.
+        self.is_whole = adapter_for(job.sink.store).traits.whole
         self.reader: Reader = (
             self.sink.reader() if self.sink is not None else adapter_for(job.sink.store).reader(job.sink, sink_setting)
         )

@@ -7,7 +7,9 @@ the row's origin. Knows no store and no TOML: `mapping` makes layouts, adapters 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -64,7 +66,7 @@ class Template:
                 out.append(part)
                 continue
             if part.form == "digest":
-                out.append(short_digest(identity_key(kind.name, kind.identity_of(record))))
+                out.append(_digest(kind, record))
                 continue
             value = record.get(part.name)
             text = _stamp(part.name, value) if part.form == "stamp" else _component(part.name, value)
@@ -92,6 +94,13 @@ def _component(name: str, value: Value) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise RecordError(f"{name} is neither text nor an integer, and the key is made of it")
+
+
+def _digest(kind: Kind, record: Record) -> str:
+    try:
+        return short_digest(identity_key(kind.name, kind.identity_of(record)))
+    except ValueError as exc:
+        raise RecordError(f"a field of its identity {exc}") from exc
 
 
 def _stamp(name: str, value: Value) -> str:
@@ -154,7 +163,8 @@ class KindLayout:
     def attributes(self) -> frozenset[str]:
         """Every attribute that the layout itself knows of an item of this kind."""
         keys = (key.attribute for key in self.keys + self.index)
-        return frozenset({place.attribute for place in self.places} | set(keys) | set(self.extra) | set(self.surrogate))
+        places = {name for place in self.places for name in (place.attribute, place.otherwise) if name is not None}
+        return frozenset(places | set(keys) | set(self.extra) | set(self.surrogate))
 
     @property
     def has_free_key(self) -> bool:
@@ -183,7 +193,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         compiled = {name: _Compiled(self, each) for name, each in self.kinds.items()}
+        marks = [(name, frozenset(each.marks)) for name, each in self.kinds.items() if each.marks]
         object.__setattr__(self, "_compiled", compiled)
+        object.__setattr__(self, "_marks", marks)
 
     def __reduce__(self) -> tuple[Callable[..., Layout], tuple[object, ...]]:
         return _remake, (
@@ -238,10 +250,8 @@ class Layout:
         return row if origin is row.origin else replace(row, origin=origin)
 
     def _recognise(self, held: Record) -> str | None:
-        for name, kind in self.kinds.items():
-            if kind.marks and all(mark in held for mark in kind.marks):
-                return name
-        return None
+        marks: list[tuple[str, frozenset[str]]] = self._marks  # type: ignore[attr-defined]
+        return next((name for name, wanted in marks if wanted <= held.keys()), None)
 
     def _is_ghost(self, held: Record) -> bool:
         names = frozenset(held) - frozenset(self.key)
@@ -262,9 +272,12 @@ class _Compiled:
         self.fields = frozenset(place.field.name for place in spec.places)
         self.templated = spec.keys + spec.index
         # Attributes that `write` makes but a record's fields alone do not tell: only they can need an origin.
-        fallbacks = {a for p in spec.places if p.otherwise for a in (p.attribute, p.otherwise)}
         self.fallbacks = frozenset(p.attribute for p in spec.places if p.otherwise)
-        self.watched = tuple(sorted(fallbacks | {key.attribute for key in self.templated}))
+        self.coded = tuple(p for p in spec.places if p.otherwise or p.form != "native")
+        made = {p.attribute for p in spec.places} | {key.attribute for key in self.templated}
+        self.olds = {p.otherwise: p.attribute for p in spec.places if p.otherwise and p.otherwise not in made}
+        watched = {p.attribute for p in self.coded} | {key.attribute for key in self.templated}
+        self.watched = tuple(sorted(watched | self.olds.keys()))
         self.absent_nulls = (
             frozenset(p.field.name for p in spec.places if p.field.null == "absent")
             if layout.absent_is_null
@@ -301,10 +314,14 @@ class _Compiled:
 
     def _origin(self, row: Row, held: Record) -> Origin | None:
         made = self._templates(row.record)
-        for spot in self.spec.places:
-            if spot.otherwise and spot.field.name in row.record:
-                made[spot.attribute] = encode(spot, row.record[spot.field.name])
-        differs = {a: held[a] for a in self.watched if a in held and (a not in made or made[a] != held[a])}
+        for spot in self.coded:
+            value = row.record.get(spot.field.name)
+            if value is not None:
+                with suppress(RecordError):
+                    made[spot.attribute] = encode(spot, value)
+            elif spot.otherwise or spot.field.name in row.record or self.layout.absent_is_null:
+                made[spot.attribute] = None
+        differs = {a: held[a] for a in self.watched if a in held and not (a in made and _is_same(made[a], held[a]))}
         unset = tuple(a for a in self.watched if a in made and a not in held)
         extra = {a: held[a] for a in self.spec.extra if a in held}
         if not (differs or unset or extra):
@@ -322,21 +339,22 @@ class _Compiled:
 
     def write(self, row: Row) -> Record:
         held: Record = {}
-        record = row.record
+        record, origin = row.record, row.origin
+        given = origin.set if origin is not None and origin.layout == self.layout.id else {}
         for spot in self.spec.places:
+            if spot.attribute in given:
+                continue
             if spot.field.name in record:
                 value = record[spot.field.name]
                 held[spot.attribute] = None if value is None else encode(spot, value)
-            elif self.layout.absent_is_null:
-                held[spot.attribute] = None
+            elif self.layout.absent_is_null or spot.otherwise:
+                held[spot.attribute] = None  # else the field would be read from the other attribute
         for name in record.keys() - self.fields:
             if name in self.known:
                 raise RecordError(
                     f'the field "{name}" has the name of an attribute that the layout {self.layout.id} makes itself'
                 )
             held[name] = record[name]
-        origin = row.origin
-        given = origin.set if origin is not None and origin.layout == self.layout.id else {}
         for key in self.templated:
             if key.attribute in given:
                 continue
@@ -352,7 +370,18 @@ class _Compiled:
                     held.pop(attribute, None)
             if origin.store == self.layout.store:
                 held.update({a: v for a, v in origin.extra.items() if a in self.spec.extra})
+        if self.spec.marks:
+            self._is_told(held)
         return held
+
+    def _is_told(self, held: Record) -> None:
+        """What is written must be read again as a record of this kind."""
+        told = self.layout._recognise(held)
+        if told == self.kind.name:
+            return
+        missing = [f"no {mark}" for mark in self.spec.marks if mark not in held]
+        why = " and ".join(missing) or f"its attributes are those of a {told}"
+        raise RecordError(f"its item would not be taken for a {self.kind.name}: {why}")
 
     def fit(self, row: Row, unknown_fields: str) -> Row:
         record = row.record
@@ -364,6 +393,9 @@ class _Compiled:
                     f"unknown field {names}: the sink has no place for it (--unknown-fields drop leaves it behind)"
                 )
             record = {name: value for name, value in record.items() if name in self.fields}
+        unsaid = [p.field.name for p in self.spec.places if p.otherwise and p.field.name not in record]
+        if unsaid:
+            record = record | dict.fromkeys(unsaid)
         origin = self._fit_origin(row.origin)
         if record is row.record and origin is row.origin:
             return row
@@ -386,7 +418,7 @@ class _Compiled:
         if origin.layout != self.layout.id:
             return replace(origin, extra=extra) if origin.set or origin.unset or extra else None
         unset = tuple(a for a in origin.unset if a not in self.fallbacks)
-        differs = dict(origin.set)
+        differs = {a: v for a, v in origin.set.items() if self.olds.get(a) not in origin.unset}
         for key in self.spec.keys:
             value = differs.get(key.attribute)
             if key.free is None or not isinstance(value, str):
@@ -410,11 +442,11 @@ def encode(spot: Place, value: Value) -> Value:
         case "json":
             return _to_json_text(spot.field.name, value)
         case "text" if is_number(value):
-            return str(value)
+            return _number_text(spot.field.name, value)
         case "text" if isinstance(value, bool):
             return "true" if value else "false"
         case "number":
-            return int(value) if isinstance(value, bool) else _number_of(spot.field.name, value)
+            return int(value) if isinstance(value, bool) else _exact_number(spot.field.name, value)
         case "date":
             try:
                 return datetime.fromisoformat(value)
@@ -453,6 +485,20 @@ def _number_of(name: str, value: Value) -> Value:
         raise RecordError(f"{name} is no number") from exc
 
 
+def _number_text(name: str, value: Value) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecordError(f"{name} is not finite, and is stored as text")
+    return str(value)
+
+
+def _exact_number(name: str, value: Value) -> Value:
+    """A text only where the number gives the same text again: not 007."""
+    made = _number_of(name, value)
+    if isinstance(value, str) and str(made) != value:
+        raise RecordError(f"{name} is no plain number, and is stored as one")
+    return made
+
+
 def _to_json_text(name: str, value: Value) -> str:
     try:
         return to_json(value).decode()
@@ -475,6 +521,10 @@ _IS: dict[FieldType, Callable[[Value], bool]] = {
     "boolean": lambda v: type(v) is bool,
     "json": lambda v: True,
 }
+
+
+def _is_same(made: Value, held: Value) -> bool:
+    return bool(made == held) and isinstance(made, bool) == isinstance(held, bool)
 
 
 def _sort_of(value: Value) -> str:

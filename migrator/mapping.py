@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -196,14 +197,30 @@ def _extended(data: dict[str, Any], path: str, seen: tuple[str, ...]) -> dict[st
         return data
     if not isinstance(base, str):
         raise ConfigError(f"{path}: extends: the name of a mapping in quotes is wanted")
+    if base not in shipped():
+        base = str((Path(path).parent / base).resolve())
     if base in seen:
         raise ConfigError(f"{path}: extends: {' → '.join([*seen, base])} goes in a circle")
-    if base not in shipped() and not Path(base).is_absolute():
-        base = str(Path(path).parent / base)
-    parent, parent_path = _read(base)
-    merged = _merged(_extended(parent, parent_path, (*seen, base)), data)
+    try:
+        parent, parent_path = _read(base)
+    except ConfigError as exc:
+        raise ConfigError(f"{path}: extends: {exc}") from exc
+    merged = _merged(_without(_extended(parent, parent_path, (*seen, base)), data), data)
     merged.pop("extends")
     return merged
+
+
+def _without(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base`, whose layouts no longer know the kinds that `over` takes away."""
+    kinds, layouts = over.get("kinds"), base.get("layouts")
+    gone = {name for name, body in kinds.items() if body is False} if isinstance(kinds, dict) else set()
+    if not gone or not isinstance(layouts, dict):
+        return base
+    left = {
+        name: {each: spec for each, spec in body.items() if each not in gone} if isinstance(body, dict) else body
+        for name, body in layouts.items()
+    }
+    return base | {"layouts": left}
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -246,8 +263,6 @@ class _Checker:
             spec = self.like(layout, layouts_data, ())
             layouts[layout] = self.layout(layout, spec, kinds)
             sort = layouts[layout].store
-            if not isinstance(body, dict):
-                raise self.fail(f"layouts.{layout}", "a table is wanted")
             if body.get("create", "like" not in body and sort not in created):
                 created[sort] = layout
         resolved = json.dumps(data, sort_keys=True, default=str).encode()
@@ -263,7 +278,7 @@ class _Checker:
         base = body.get("like")
         if base is None:
             return body
-        if base not in layouts:
+        if not isinstance(base, str) or base not in layouts:
             raise self.fail(where, f'like: no layout "{base}"')
         if base in seen or base == name:
             raise self.fail(where, "like goes in a circle")
@@ -279,20 +294,20 @@ class _Checker:
             raise self.fail(where, "a table is wanted")
         if not _NAME.fullmatch(name):
             raise self.fail(where, "a kind is named by small letters, digits and _")
+        if name in _LAYOUT:
+            raise self.fail(where, f'a kind cannot be named "{name}": in a layout that is a setting')
         self.known(body, _KIND, where)
         fields_data = self.table(body, "fields", where)
         fields = tuple(self.field(each, spec, f"{where}.fields") for each, spec in fields_data.items())
         names = {each.name for each in fields}
         identity = self.texts(body, "identity", where)
-        if not identity:
-            raise self.fail(where, "identity: at least one field must make a record unique")
         for each in identity:
             if each not in names:
                 raise self.fail(where, f'identity: no field "{each}"{self.near(each, names)}')
         if len(set(identity)) != len(identity):
             raise self.fail(where, "identity: a field is named twice")
         newest = body.get("newest")
-        if newest is not None and newest not in names:
+        if newest is not None and not (isinstance(newest, str) and newest in names):
             raise self.fail(where, f'newest: no field "{newest}"')
         expires = body.get("expires")
         if expires is not None and not isinstance(expires, str):
@@ -318,16 +333,20 @@ class _Checker:
     def layout(self, name: str, body: dict[str, Any], kinds: dict[str, Kind]) -> Layout:
         where = f"layouts.{name}"
         store = body.get("store")
-        if store not in _SORTS:
+        if not isinstance(store, str) or store not in _SORTS:
             raise self.fail(where, f'unknown store "{store}"; the stores are {", ".join(_SORTS)}')
         if not isinstance(body.get("create", False), bool):
             raise self.fail(where, "create: true or false is wanted")
         keyed = store == "dynamodb"
-        key = tuple(self.texts(body, "key", where)) if keyed or "key" in body else ()
+        if not keyed:
+            for unwanted in ("key", "index", "ghosts"):
+                if unwanted in body:
+                    raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
+        key = tuple(self.texts(body, "key", where)) if keyed else ()
         if keyed and (len(key) != 2 or key[0] == key[1]):
             raise self.fail(where, "key: two attribute names are wanted, the hash and the range")
         index = tuple(self.texts(body, "index", where)) if "index" in body else None
-        if index is not None and len(index) != 3:
+        if index is not None and (len(index) != 3 or index[1] == index[2]):
             raise self.fail(
                 where, "index: three names are wanted: the index, its hash attribute and its range attribute"
             )
@@ -369,12 +388,11 @@ class _Checker:
         places = self.places(kind, spec, where)
         keys: tuple[Key, ...] = ()
         index_keys: tuple[Key, ...] = ()
-        collections = spec.get("collection", [])
-        collections = (
-            (collections,)
-            if isinstance(collections, str)
-            else tuple(self.texts(spec, "collection", where) if collections else ())
-        )
+        collections = spec.get("collection")
+        if isinstance(collections, str) and collections:
+            collections = (collections,)
+        else:
+            collections = tuple(self.texts(spec, "collection", where)) if "collection" in spec else ()
         if store == "dynamodb":
             keys = self.keys(kind, spec, "key", key, where)
             if index is not None:
@@ -390,6 +408,10 @@ class _Checker:
                     raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
             if not collections:
                 raise self.fail(where, "collection: the name of its table or collection is missing")
+        if store != "sql":
+            for unwanted in ("columns", "unique", "surrogate"):
+                if unwanted in spec:
+                    raise self.fail(where, f"{unwanted}: only an SQL table has one")
         columns = self.table(spec, "columns", where) if "columns" in spec else {}
         for column, sql in columns.items():
             if not isinstance(sql, str):
@@ -441,9 +463,11 @@ class _Checker:
                 raise self.fail(f"{where}.fields", f"{spot.name}: only a timestamp can be stored as a date")
             if form == "number" and spot.type in ("json", "timestamp"):
                 raise self.fail(f"{where}.fields", f"{spot.name}: a {spot.type} cannot be stored as a number")
+            if form == "text" and spot.type == "json":
+                raise self.fail(f"{where}.fields", f'{spot.name}: JSON is stored as text by as = "json"')
             otherwise = body.get("otherwise")
             attribute = body.get("attribute", spot.name)
-            if not isinstance(attribute, str) or not isinstance(otherwise, str | None) or not attribute:
+            if not isinstance(attribute, str) or not isinstance(otherwise, str | None) or "" in (attribute, otherwise):
                 raise self.fail(f"{where}.fields", f"{spot.name}: attribute and otherwise are names in quotes")
             places.append(Place(spot, attribute, cast(Form, form), otherwise))
         return tuple(places)
@@ -506,7 +530,7 @@ class _Checker:
         if not parts:
             raise self.fail(where, f"{what}: an empty template")
         if not loose and not template.is_digested:
-            for left, right in zip(parts, parts[1:], strict=False):
+            for left, right in pairwise(parts):
                 if isinstance(left, Slot) and isinstance(right, Slot):
                     raise self.fail(where, f'{what}: "{text}": two fields without a separator between them')
         return template
@@ -525,9 +549,7 @@ class _Checker:
                         where,
                         f'key: "{template.text}" could meet another template of {key.attribute}; end it with {{digest}}',
                     )
-        alternatives = max(len(key.templates) for key in keys)
-        for turn in range(alternatives):
-            templates = [key.templates[min(turn, len(key.templates) - 1)] for key in keys]
+        for templates in product(*(key.templates for key in keys)):  # each key falls back on its own
             if any(template.is_digested for template in templates):
                 continue
             slots = {slot.name for template in templates for slot in template.slots if slot.form == "value"}
@@ -540,6 +562,7 @@ class _Checker:
 
     def no_clash(self, layout: KindLayout, where: str) -> None:
         seen: dict[str, str] = {}
+        made: dict[str, list[str]] = {}
         for place in layout.places:
             if place.attribute in seen:
                 raise self.fail(
@@ -548,15 +571,21 @@ class _Checker:
                 )
             seen[place.attribute] = place.field.name
         for key in layout.keys + layout.index:
+            texts = [template.text for template in key.templates]
             name = seen.get(key.attribute)
-            if name is not None and [t.text for t in key.templates] != [f"{{{name}}}"]:
+            if name is not None and texts != [f"{{{name}}}"]:
                 raise self.fail(
                     where,
                     f"key: the field {name} lives in the key attribute {key.attribute}, whose template is another",
                 )
+            if made.setdefault(key.attribute, texts) != texts:
+                raise self.fail(where, f"index: {key.attribute} is a key attribute too, with another template")
         for attribute in layout.extra + layout.surrogate:
-            if attribute in seen:
-                raise self.fail(where, f"{attribute} is a field and cannot be the store's own too")
+            if attribute in seen or attribute in made:
+                raise self.fail(where, f"{attribute} is a field or a key and cannot be the store's own too")
+        for mark in layout.marks:
+            if mark not in layout.attributes:
+                raise self.fail(where, f"marks: no field lives in {mark}, so no item would ever be told by it")
 
     def distinct(self, layout: Layout, where: str) -> None:
         """No two kinds on one collection, on one key, or told by marks that both have."""

@@ -20,6 +20,9 @@ from migrator.mapping import Mapping, load_mapping, recognise
 from migrator.model import Address, Kind, Shape, Traits
 
 
+DEFAULT_MAPPING = "luminoracore-v1.1"
+
+
 @dataclass(frozen=True)
 class Options:
     """A person's choices, with their defaults; the command line's options of the same names."""
@@ -119,24 +122,21 @@ def look_at(text: str, mapping_name: str | None = None) -> tuple[Store, Mapping]
         raise ConfigError(
             f"{address.text}: there is nothing here ({adapter.whereabouts(address)}). A source is never created: check the spelling"
         )
+    held = shape if shape.tables or shape.key else None  # nothing tells the layout of an empty file
     if mapping_name is not None:
         mapping = load_mapping(mapping_name)
-    elif not (shape.tables or shape.key):
-        # Nothing tells which mapping an empty store follows; whether empty will do is asked later.
-        mapping = load_mapping("luminoracore-v1.1")
-        return Store(
-            address, adapter, shape, mapping.layout_for(address.store, None), adapter.whereabouts(address)
-        ), mapping
+    elif held is None:
+        mapping = load_mapping(DEFAULT_MAPPING)  # whether empty will do is asked later
     elif address.store == "memory":
-        mapping = _by_kinds(shape)
+        mapping = _by_kinds(held)
     else:
-        mapping = recognise(shape)
-    layout = mapping.layout_for(address.store, shape)
+        mapping = recognise(held)
+    layout = mapping.layout_for(address.store, held)
     return Store(address, adapter, shape, layout, adapter.whereabouts(address)), mapping
 
 
 def _by_kinds(shape: Shape) -> Mapping:
-    mapping = load_mapping("luminoracore-v1.1")
+    mapping = load_mapping(DEFAULT_MAPPING)
     strange = set(shape.tables) - set(mapping.kinds)
     if strange:
         raise ConfigError(

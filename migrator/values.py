@@ -14,6 +14,7 @@ import base64
 import json
 import math
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -26,6 +27,7 @@ _EXACT = 1 << 53  # every integer up to here is a float of the same value
 _MIN64, _MAX64 = -(1 << 63), 1 << 64  # what orjson writes and reads as an integer
 # Where a parse by orjson could round: 16 or more digits in a row, or an exponent of three digits.
 _MAYBE_INEXACT = re.compile(rb"[0-9.]{16,}|[eE][+-]?[0-9]{3,}")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def number(text: str) -> int | float | Decimal:
@@ -33,28 +35,28 @@ def number(text: str) -> int | float | Decimal:
 
     A float's value is here its shortest decimal text, as in DynamoDB and JSON, not its binary expansion. Raises ValueError if `text` is no finite number.
     """
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError("not a finite number")
     try:
         return int(text)
-    except ValueError:
+    except ValueError:  # a fraction, an exponent, or more digits than int() takes
         pass
-    exact = Decimal(text) if _looks_numeric(text) else None
-    if exact is None or not exact.is_finite():
-        raise ValueError(f"not a finite number: {text[:40]}")
-    return of_decimal(exact)
+    try:
+        return of_decimal(Decimal(text))
+    except ArithmeticError as exc:
+        raise ValueError("a number with an exponent that is out of range") from exc
 
 
 def of_decimal(exact: Decimal) -> int | float | Decimal:
-    """The same number as an int or a float where one has this very value, as `number` says."""
+    """The same number as an int or a float where one has this very value, as `number` says; infinities and NaN as floats."""
+    if not exact.is_finite():
+        return float(exact)
     if exact.as_tuple().exponent >= 0 and exact.adjusted() < 400:  # type: ignore[operator]
         return int(exact)
     near = float(exact)
     if math.isfinite(near) and Decimal(repr(near)) == exact:
         return near
     return exact
-
-
-def _looks_numeric(text: str) -> bool:
-    return bool(text) and all(c in "0123456789+-.eE" for c in text) and any(c.isdigit() for c in text)
 
 
 def is_number(value: Value) -> bool:
@@ -78,7 +80,7 @@ def by_value(value: Value) -> Value:
             return whole if -_EXACT <= whole <= _EXACT else {"$n": _scientific(Decimal(repr(value)))}
         return value if math.isfinite(value) else {"$float": repr(value)}
     if kind is dict:
-        return {k: by_value(v) for k, v in value.items()}
+        return _escaped({k: by_value(v) for k, v in value.items()})
     if kind is list:
         return [by_value(v) for v in value]
     if kind is Decimal:
@@ -90,7 +92,7 @@ def by_value(value: Value) -> Value:
         return {
             "$set": sorted((by_value(v) for v in value), key=lambda v: orjson.dumps(v, option=orjson.OPT_SORT_KEYS))
         }
-    raise TypeError(f"a record cannot hold a value of type {kind.__name__}")
+    raise ValueError(f"a record cannot hold a value of type {kind.__name__}")
 
 
 def _scientific(exact: Decimal) -> str:
@@ -103,12 +105,9 @@ def _scientific(exact: Decimal) -> str:
 def canonical(value: Value) -> bytes:
     """The bytes that stand for a value, the same for equal values on every installation.
 
-    Raises ValueError for text that is not Unicode (a lone surrogate).
+    Raises ValueError for what no record can hold: text that is not Unicode (a lone surrogate), keys that are not text.
     """
-    try:
-        return orjson.dumps(by_value(value), option=orjson.OPT_SORT_KEYS)
-    except TypeError as exc:
-        raise ValueError("holds text that is not Unicode (a lone surrogate)") from exc
+    return _dumped(by_value, value, orjson.OPT_SORT_KEYS)
 
 
 def digest16(data: bytes) -> int:
@@ -125,20 +124,32 @@ def short_digest(data: bytes) -> str:
 
 
 def to_json(value: Value, *, indent: bool = False) -> bytes:
-    """Exact JSON text of a value: integers and decimals keep every digit. ValueError for a lone surrogate."""
+    """Exact JSON text of a value: integers and decimals keep every digit. ValueError as `canonical`."""
+    return _dumped(_tagged, value, orjson.OPT_INDENT_2 if indent else 0)
+
+
+def _dumped(prepare: Callable[[Value], Value], value: Value, option: int) -> bytes:
     try:
-        return orjson.dumps(_tagged(value), option=orjson.OPT_INDENT_2 if indent else 0)
-    except TypeError as exc:
+        return orjson.dumps(prepare(value), option=option)
+    except (TypeError, RecursionError) as exc:
+        why = str(exc)
+        if "ecursion" in why:
+            raise ValueError("is nested too deeply") from exc
+        if "key" in why:
+            raise ValueError("holds an object with a key that is not text") from exc
         raise ValueError("holds text that is not Unicode (a lone surrogate)") from exc
 
 
 def from_json(data: bytes) -> Value:
     """The value that `to_json` wrote, or that any JSON text stands for, without rounding. ValueError if it is not JSON."""
-    if _MAYBE_INEXACT.search(data):
-        parsed = json.loads(data.decode(), parse_float=number, parse_constant=_no_constant)
-    else:
-        parsed = orjson.loads(data)
-    return _untagged(parsed) if b'"$' in data else parsed
+    try:
+        if _MAYBE_INEXACT.search(data):
+            parsed = json.loads(data.decode(), parse_float=number, parse_int=number, parse_constant=_no_constant)
+        else:
+            parsed = orjson.loads(data)
+        return _untagged(parsed) if b'"$' in data else parsed
+    except RecursionError as exc:
+        raise ValueError("is nested too deeply") from exc
 
 
 def untag(parsed: Value) -> Value:
@@ -155,16 +166,15 @@ def _tagged(value: Value) -> Value:
     if kind is str or value is None or kind is bool:
         return value
     if kind is int:
-        return value if _MIN64 <= value < _MAX64 else orjson.Fragment(str(value))
+        return value if _MIN64 <= value < _MAX64 else orjson.Fragment(str(Decimal(value)))  # str(int) has a limit
     if kind is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if kind is dict:
-        plain = {k: _tagged(v) for k, v in value.items()}
-        return {f"${k}": v for k, v in plain.items()} if _is_tag(plain) else plain
+        return _escaped({k: _tagged(v) for k, v in value.items()})
     if kind is list:
         return [_tagged(v) for v in value]
     if kind is Decimal:
-        return orjson.Fragment(str(value)) if value.is_finite() else {"$float": str(value)}
+        return orjson.Fragment(str(value)) if value.is_finite() else _tagged(float(value))
     if kind is bytes:
         return {"$bytes": base64.b64encode(value).decode()}
     if kind is frozenset:
@@ -186,6 +196,8 @@ def _untagged(value: Value) -> Value:
         if tag == "$float":
             return float(held)
         if tag == "$set":
+            if type(held) is not list:
+                raise TypeError
             return frozenset(_untagged(v) for v in held)
     except (TypeError, ValueError) as exc:
         raise ValueError(f'a damaged "{tag}"') from exc
@@ -195,4 +207,9 @@ def _untagged(value: Value) -> Value:
 
 
 def _is_tag(value: dict[str, Value]) -> bool:
-    return len(value) == 1 and next(iter(value)).startswith("$")
+    return len(value) == 1 and str(next(iter(value))).startswith("$")
+
+
+def _escaped(plain: dict[str, Value]) -> dict[str, Value]:
+    """An object that looks like a tag must not be taken for one."""
+    return {f"${key}": held for key, held in plain.items()} if _is_tag(plain) else plain

@@ -1,0 +1,1132 @@
+"""Reads and writes files: JSON Lines and one JSON document, plain or compressed.
+
+JSON Lines hold a record a line, `{"kind": "fact", "record": {...}, "origin": {...}}`; other keys of a line are ignored, so that a
+rejects file is a source too. A document is `{"facts": [{...}, ...], ...}`, with the names that the layout gives its collections.
+
+A file that is written is whole or absent: each slice is a part of its own in a staging folder beside it, `publish` joins the parts and
+renames. Parts are compressed one by one, for gzip members and zstd frames that follow each other are one valid file. What the sink file
+was before the run, and what it was published as, is remembered in the run's scratch folder until `discard`.
+
+Knows suffixes, compression and where a JSON value ends. Leaves numbers and tags to `values`, fields to the layout.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import orjson
+
+from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, RECORD_BYTES, Flushed, Reader, Setting, Sink
+from migrator.errors import ConfigError, MigratorError, RecordError, StoreError
+from migrator.layout import Layout
+from migrator.model import (
+    UNKNOWN_KIND,
+    Address,
+    Cursor,
+    Existing,
+    Foreign,
+    Holdings,
+    Identity,
+    Origin,
+    Page,
+    Partition,
+    Record,
+    Reject,
+    Row,
+    Shape,
+    Snapshot,
+    Traits,
+    Weight,
+)
+from migrator.values import Value, from_json, short_digest, to_json, untag
+
+try:  # several times faster, the same data
+    _gzip: Any = import_module("isal.igzip")
+    _DAMAGED: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error, import_module("isal.isal_zlib").error)
+except ImportError:
+    _gzip, _DAMAGED = gzip, (gzip.BadGzipFile, zlib.error)
+
+TRAITS = Traits(parallel=True, whole=True)
+
+_CHUNK = 1 << 18
+_PARTITION_BYTES = 4 << 20  # a smaller file is not worth a second worker
+_LOOK_LINES, _LOOK_KEYS, _LOOK_BYTES = 1_000, 64, 8 << 20  # how much `describe` looks at
+_BETWEEN_RECORDS = b",\n    "  # in a document; the line breaks are what a reader of its parts goes by
+
+_Item = tuple[Row | Foreign | Reject, Cursor, int]
+"""What was read, the cursor behind it, and its size in bytes."""
+
+
+class JsonFile:
+    """Files of both forms; `Address.store` says which: `jsonl` or `json`."""
+
+    traits = TRAITS
+
+    def describe(self, address: Address) -> Shape | None:
+        path = Path(address.name)
+        with _sorted_errors(path, ConfigError):
+            if not path.exists():
+                return None
+            if path.is_dir():
+                raise ConfigError(f"{path} is a folder: name a file in it")
+            if not path.is_file():
+                raise ConfigError(f"{path} is no regular file: save what it gives to a file first")
+            _check_beginning(path, address)
+            tables = _keys_of(path) if _is_document(address) else _kinds_of(path)
+        return Shape(address.store, _words(address), dict.fromkeys(tables, ()))
+
+    def whereabouts(self, address: Address) -> str:
+        return str(Path(address.name).absolute())
+
+    def source(self, address: Address, setting: Setting, snapshot: Snapshot | None = None) -> FileReader:
+        if snapshot is None and not Path(address.name).exists():
+            raise ConfigError(f"{address.name}: no such file; check the path")
+        return FileReader(address, setting, snapshot)
+
+    def reader(self, address: Address, setting: Setting) -> FileReader:
+        return FileReader(address, setting)
+
+    def sink(self, address: Address, setting: Setting) -> FileSink:
+        return FileSink(address, setting)
+
+
+def _is_document(address: Address) -> bool:
+    return address.store == "json"
+
+
+def _words(address: Address) -> str:
+    return f"{'JSON document' if _is_document(address) else 'JSON Lines file'} {address.name}"
+
+
+# Read ------------------------------------------------------------------------------------------------------------------
+
+
+class JsonReader(Reader):
+    """What a file and its staged parts have in common."""
+
+    def __init__(self, address: Address, setting: Setting) -> None:
+        super().__init__(setting)
+        self.address = address
+        self.is_document = _is_document(address)
+        self.loses = frozenset({"origins"}) if self.is_document else frozenset()
+
+    def guarantees(self, kind: str) -> bool:
+        return False
+
+    def holds(self, kinds: Sequence[str]) -> Holdings:
+        for partition in self.partitions(kinds, 1):
+            for page in self.pages(partition, None):
+                if any(row.kind in kinds for row in page.rows):
+                    hint = self.size_hint()
+                    return Holdings(True, f"~{hint:,} records" if hint else "records")
+        return Holdings(False, "no records of these kinds")
+
+    def fetch(self, rows: Sequence[Row]) -> dict[tuple[str, Identity], Row]:
+        raise StoreError(f"{self.address.text}: a file is compared as a whole; nothing can be looked up in it")
+
+    def fit(self, row: Row) -> Row | Reject:
+        try:
+            fitted = self.layout.fit(row, self.setting.unknown_fields)
+            size = len(_to_line(self.layout, self.is_document, fitted))
+            if size > self.setting.record_bytes:
+                raise RecordError(_too_large(size, self.setting.record_bytes))
+        except (RecordError, ValueError, RecursionError) as exc:
+            return Reject(row.kind, row.place, str(exc), row.record, row.origin)
+        return fitted
+
+    def weigh(self, row: Row) -> Weight:
+        return Weight(len(_to_line(self.layout, self.is_document, row)) + 1)
+
+    def _paged(self, items: Iterator[_Item]) -> Iterator[Page]:
+        """Pages of items; the file must be the same before and behind each."""
+        self._check()
+        page, count, size = Page([], None), 0, 0
+        for item, cursor, taken in self._sorted(items):
+            if isinstance(item, Row):
+                page.rows.append(item)
+            elif isinstance(item, Reject):
+                page.rejects.append(item)
+            else:
+                page.foreign.append(item)
+            page.cursor, count, size = cursor, count + 1, size + taken
+            if count >= PAGE_ROWS or size >= PAGE_BYTES:
+                self._check()
+                yield page
+                self._check()
+                page, count, size = Page([], None), 0, 0
+        self._check()
+        if count:
+            yield page
+
+    def _sorted(self, items: Iterator[_Item]) -> Iterator[_Item]:
+        try:
+            with _sorted_errors(Path(self.address.name)):
+                yield from items
+        except StoreError:
+            self._check()  # a file that its application rewrites meanwhile looks broken, and is not
+            raise
+
+    def _check(self) -> Stamp | None:
+        """Raises StoreError if what is read has changed meanwhile."""
+        return None
+
+
+class FileReader(JsonReader):
+    """A file, at one moment: inode, size and time are checked all along. One that is not there is empty."""
+
+    def __init__(self, address: Address, setting: Setting, snapshot: Snapshot | None = None) -> None:
+        super().__init__(address, setting)
+        self.path = Path(address.name)
+        self._held = Stamp(**snapshot.spec) if snapshot else None
+        self._known = (0, 1)  # an offset and its line: looking a line number up goes on from here
+        self._kind_of = {each.collections[0]: name for name, each in self.layout.kinds.items() if each.collections}
+
+    def snapshot(self) -> Snapshot:
+        with _sorted_errors(self.path):
+            self._held = stamp = Stamp.of(self.path)
+        if stamp is None:
+            raise ConfigError(f"{self.path}: no such file; check the path")
+        moment = datetime.fromtimestamp(stamp.mtime_ns // 10**9, UTC).isoformat()
+        words = f"{self.path.name}, last written {moment}, {stamp.size:,} bytes"
+        return Snapshot(f"{stamp.inode}-{stamp.size}-{stamp.mtime_ns}", moment, words, asdict(stamp))
+
+    def is_still(self, snapshot: Snapshot) -> bool:
+        with _sorted_errors(self.path):
+            return Stamp.of(self.path) == Stamp(**snapshot.spec)
+
+    def partitions(self, kinds: Sequence[str], wanted: int) -> list[Partition]:
+        stamp = self._check()
+        if stamp is None or not stamp.size:
+            return []
+        if self.is_document or _compression(self.path) is not _PLAIN:
+            return [Partition("0000", {"start": 0, "end": None}, sequential=True)]
+        parts = max(1, min(wanted, stamp.size // _PARTITION_BYTES))
+        borders = [stamp.size * part // parts for part in range(parts + 1)]
+        return [Partition(f"{n:04}", {"start": borders[n], "end": borders[n + 1]}) for n in range(parts)]
+
+    def pages(self, partition: Partition, after: Cursor) -> Iterator[Page]:
+        return self._paged(self._items(after) if self.is_document else self._lines(partition, after))
+
+    def size_hint(self) -> int | None:
+        if self.is_document or _compression(self.path) is not _PLAIN or not (stamp := self._check()):
+            return None
+        with _sorted_errors(self.path), self.path.open("rb") as file:
+            beginning = file.read(_CHUNK)
+        return stamp.size * beginning.count(b"\n") // len(beginning) if beginning else 0
+
+    def _lines(self, partition: Partition, after: Cursor) -> Iterator[_Item]:
+        """The lines that start in the partition. Cursors are offsets in the (decompressed) text."""
+        end, limit = partition.spec["end"], self.setting.record_bytes
+        with _opened(self.path) as file:
+            at = began = _line_from(file, partition.spec["start"]) if after is None else _go_to(file, after)
+            number = -1  # of lines since `began`
+            while end is None or at < end:
+                line, size = _next_line(file, limit)
+                if not size:
+                    return
+                start, at, number = at, at + size, number + 1
+                place = f"byte {start}"
+                if line is None:
+                    yield Reject(UNKNOWN_KIND, place, _too_large(size, limit)), at, 0
+                elif not line.isspace():
+                    try:
+                        yield _from_line(self.layout, line, place), at, size
+                    except Broken as exc:
+                        where = f"byte {start + exc.offset}, line {self._line_at(began) + number}"
+                        yield Reject(UNKNOWN_KIND, place, f"not JSON: {exc.reason} ({where})", _as_text(line)), at, size
+
+    def _items(self, after: Cursor) -> Iterator[_Item]:
+        """The records of a document. A cursor is the number of those before it."""
+        with _opened(self.path) as file:
+            for number, found in enumerate(_Scanner(file, self.setting.record_bytes).items(), 1):
+                if number > (after or 0):
+                    yield self._from_item(found), number, len(found.text or b"")
+
+    def _from_item(self, found: Found) -> Row | Foreign | Reject:
+        kind = self._kind_of.get(found.key, UNKNOWN_KIND)
+        if kind != UNKNOWN_KIND and found.position is None:
+            raise Broken(found.offset, f'"{found.key}" is no array of records')
+        place = f"{found.key}[{found.position}]" if found.position is not None else found.key
+        if found.text is None:
+            return Reject(kind, place, _too_large(found.size, self.setting.record_bytes))
+        try:
+            held = _parsed(found.text)
+        except Broken as exc:
+            raise Broken(found.offset + exc.offset, exc.reason) from exc
+        except RecordError as exc:
+            return Reject(kind, place, str(exc), _as_text(found.text))
+        if kind == UNKNOWN_KIND:
+            return Foreign(place, held=held if isinstance(held, dict) else {"value": held})
+        if not isinstance(held, dict):
+            return Reject(kind, place, "a record is an object of fields", {"value": held})
+        return self.layout.read(held, place, kind)
+
+    def _line_at(self, offset: int) -> int:
+        self._known = _line_at(self.path, offset, self._known)
+        return self._known[1]
+
+    def _check(self) -> Stamp | None:
+        with _sorted_errors(self.path):
+            now = Stamp.of(self.path)
+        if self._held is None:
+            self._held = now
+        elif now != self._held:
+            raise StoreError(f"{self.path}: changed while being read; run again with --restart")
+        return now
+
+
+class StagedReader(JsonReader):
+    """The parts that are staged for a file: what it will hold."""
+
+    def __init__(self, address: Address, setting: Setting, staging: Path) -> None:
+        super().__init__(address, setting)
+        self.staging = staging
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot("staged", None, f"what is staged for {self.address.name}")
+
+    def partitions(self, kinds: Sequence[str], wanted: int) -> list[Partition]:
+        parts = _parts(self.staging, self.layout)
+        groups = max(1, min(wanted, len(parts)))
+        borders = [len(parts) * group // groups for group in range(groups + 1)]
+        return [
+            Partition(f"{n:04}", {"from": list(parts[first].rank), "to": list(parts[last - 1].rank)})
+            for n, (first, last) in enumerate(pairwise(borders))
+            if first < last
+        ]
+
+    def pages(self, partition: Partition, after: Cursor) -> Iterator[Page]:
+        return self._paged(self._staged(partition.spec, after))
+
+    def _staged(self, spec: dict[str, Any], after: Cursor) -> Iterator[_Item]:
+        """A cursor is a part and the number of its lines that were read."""
+        first, done = (tuple(after["part"]), after["line"]) if after else (tuple(spec["from"]), 0)
+        for part in _parts(self.staging, self.layout):
+            if not first <= part.rank <= tuple(spec["to"]):
+                continue
+            with _opened(part.path, _compression(Path(self.address.name))) as file:
+                for number, line in enumerate(file, 1):
+                    if part.rank > first or number > done:
+                        place = f"{part.path.name} line {number}"
+                        yield self._from_staged(part, line, place), {"part": list(part.rank), "line": number}, len(line)
+
+    def _from_staged(self, part: Part, line: bytes, place: str) -> Row | Foreign | Reject:
+        if not self.is_document:
+            return _from_line(self.layout, line, place)
+        return self.layout.read(_parsed(line.strip().removesuffix(b",")), place, part.kind)
+
+
+# Write -----------------------------------------------------------------------------------------------------------------
+
+
+class FileSink(Sink):
+    """A file that is written aside, part by part, and appears whole when it is published."""
+
+    traits = TRAITS
+
+    def __init__(self, address: Address, setting: Setting) -> None:
+        super().__init__(setting)
+        self.address = address
+        self.path = Path(os.path.realpath(address.name))  # a link stays a link: what it points to is replaced
+        self.is_document = _is_document(address)
+        run = short_digest(os.fsencode(os.path.realpath(setting.scratch)))[:8]
+        self.staging = self.path.parent / f".{self.path.name}.migrator-{run}"
+        self.joined = self.staging / "joined"
+        self._memory = setting.scratch / "sink-file.json"
+        self._slice = ""
+        self._open: dict[str, _PartFile] = {}
+
+    def prepare(self, kinds: Sequence[str], create: bool) -> None:
+        folder = self.path.parent
+        with _sorted_errors(self.path, ConfigError):
+            if self.path.is_dir():
+                raise ConfigError(f"{self.path} is a folder: name a file in it")
+            if not folder.is_dir():
+                raise ConfigError(f"{self.path}: there is no folder {folder}; make it first: mkdir -p '{folder}'")
+            if not create and not self.path.exists():
+                raise ConfigError(f"{self.path}: no such file; --create makes it")
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise ConfigError(f"{folder}: no permission to write there; choose another place or change its mode")
+            _compression(self.path).compress(b"")
+        with _sorted_errors(self.path):
+            memory = self._recall()
+            if memory is None:
+                self.discard()  # parts without a memory are of a job that was started anew
+                self.staging.mkdir(mode=0o700)
+                self.setting.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._remember(_Memory(Stamp.of(self.path)))
+            elif not self._is_published(memory):
+                self._check_staging()
+
+    def discard(self) -> None:
+        with _sorted_errors(self.path):
+            self._memory.unlink(missing_ok=True)
+            shutil.rmtree(self.staging, ignore_errors=True)
+
+    def begin(self, slice_name: str) -> None:
+        self.close()
+        self._check_staging()
+        self._slice = slice_name
+
+    def upsert(self, rows: Iterable[Row], existing: Existing) -> None:
+        if existing is Existing.REFUSE:
+            raise StoreError(f"{self.path}: a file is compared as a whole; single records cannot be refused")
+        with _sorted_errors(self.path):
+            for row in rows:
+                self._part(row.kind if self.is_document else "all").add(_to_line(self.layout, self.is_document, row))
+
+    def flush(self) -> Flushed:
+        with _sorted_errors(self.path):
+            for part in self._open.values():
+                part.finish()
+            for name in {*self.layout.kinds, "all"} - self._open.keys():
+                self._path_of(name).unlink(missing_ok=True)
+            self._open = {}
+            _sync_folder(self.staging)
+        return Flushed()
+
+    def reader(self) -> JsonReader:
+        if self.staging.is_dir():
+            return StagedReader(self.address, self.setting, self.staging)
+        return FileReader(self.address, self.setting)
+
+    def publish(self) -> None:
+        with _sorted_errors(self.path):
+            memory = self._recall()
+            if memory is None:
+                raise StoreError(f"{self.path}: nothing was prepared to be published")
+            if not self._is_published(memory):
+                self._check_staging()
+                self._check_sink(memory)
+                self._join()
+                self._keep_replaced()
+                self._remember(_Memory(memory.before, Stamp.of(self.joined)))
+                self._check_sink(memory)
+                self.joined.replace(self.path)
+            _sync_folder(self.path.parent)
+            shutil.rmtree(self.staging, ignore_errors=True)
+
+    def close(self) -> None:
+        for part in self._open.values():
+            part.abandon()
+        self._open = {}
+
+    # parts
+
+    def _part(self, name: str) -> _PartFile:
+        if name not in self._open:
+            between = _BETWEEN_RECORDS if self.is_document else b""
+            self._open[name] = _PartFile(self._path_of(name), _compression(self.path), between)
+        return self._open[name]
+
+    def _path_of(self, name: str) -> Path:
+        return self.staging / f"{self._slice}.{name}.part"
+
+    def _join(self) -> None:
+        compress = _compression(self.path).compress
+        with _private(self.joined) as out:
+            pieces = self._document() if self.is_document else self._lines()
+            for piece in pieces:
+                if isinstance(piece, bytes):
+                    out.write(compress(piece))
+                else:
+                    with piece.open("rb") as part:
+                        shutil.copyfileobj(part, out, _CHUNK)
+            if not out.tell():
+                out.write(compress(b""))  # a compressed file of no bytes would be no valid one
+            with suppress(FileNotFoundError):
+                os.fchmod(out.fileno(), self.path.stat().st_mode & 0o777)
+            _sync(out)
+
+    def _lines(self) -> Iterator[bytes | Path]:
+        yield from (part.path for part in _parts(self.staging, self.layout))
+
+    def _document(self) -> Iterator[bytes | Path]:
+        parts = _parts(self.staging, self.layout)
+        filled = {part.kind for part in parts}
+        kinds = [name for name in self.layout.kinds if name in self.setting.kinds or name in filled]
+        yield b"{\n"
+        for kind in kinds:
+            yield b"  %s: [" % to_json(self.layout.kinds[kind].collections[0])
+            before = b"\n    "
+            for part in parts:
+                if part.kind == kind:
+                    yield before
+                    yield part.path
+                    before = _BETWEEN_RECORDS
+            yield b"%s]%s\n" % (b"\n  " if kind in filled else b"", b"," if kind != kinds[-1] else b"")
+        yield b"}\n"
+
+    # what is remembered of the sink file
+
+    def _recall(self) -> _Memory | None:
+        try:
+            plain = orjson.loads(self._memory.read_bytes())
+        except FileNotFoundError:
+            return None
+        before, published = plain["before"], plain["published"]
+        return _Memory(Stamp(**before) if before else None, Stamp(**published) if published else None)
+
+    def _remember(self, memory: _Memory) -> None:
+        aside = self._memory.with_suffix(".tmp")
+        with _private(aside) as out:
+            out.write(orjson.dumps(memory))
+            _sync(out)
+        aside.replace(self._memory)
+        _sync_folder(self._memory.parent)
+
+    def _is_published(self, memory: _Memory) -> bool:
+        """True if the joined file, once made, is gone from the staging folder, and so is the old file from its place."""
+        return bool(memory.published) and not self.joined.exists() and Stamp.of(self.path) != memory.before
+
+    def _check_sink(self, memory: _Memory) -> None:
+        if Stamp.of(self.path) != memory.before:
+            raise StoreError(
+                f"{self.path}: somebody changed it since this run began, and it was left as it is; "
+                "run again with --restart, or write to a new name"
+            )
+
+    def _check_staging(self) -> None:
+        if not self.staging.is_dir():
+            raise StoreError(f"{self.path}: its staged parts are gone ({self.staging}); run again with --restart")
+
+    def _keep_replaced(self) -> None:
+        kept = self.setting.scratch / f"replaced-{self.path.name}"
+        kept.unlink(missing_ok=True)
+        if not self.path.exists():
+            return
+        try:
+            os.link(self.path, kept)
+        except OSError:  # another file system, or one without links
+            with self.path.open("rb") as old, _private(kept) as out:
+                shutil.copyfileobj(old, out, _CHUNK)
+                _sync(out)
+        _sync_folder(kept.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """By what a file is known to be the same."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @staticmethod
+    def of(path: Path) -> Stamp | None:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return None
+        return Stamp(stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """The sink file before the run (None: there was none), and the one made to replace it."""
+
+    before: Stamp | None
+    published: Stamp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The records of one slice; in a document, of one kind of it. Parts are joined by their rank."""
+
+    rank: tuple[str, int]
+    kind: str
+    path: Path
+
+
+def _parts(staging: Path, layout: Layout) -> list[Part]:
+    order = {kind: number for number, kind in enumerate([*layout.kinds, "all"])}
+    parts = []
+    for path in staging.glob("*.part"):
+        slice_name, kind, _ = path.name.rsplit(".", 2)
+        parts.append(Part((slice_name, order[kind]), kind, path))
+    return sorted(parts, key=lambda part: part.rank)
+
+
+class _PartFile:
+    """A part while it is written: whole under its name, or absent."""
+
+    def __init__(self, path: Path, compression: Compression, between: bytes) -> None:
+        self._path, self._aside = path, path.with_name(f"{path.name}.tmp")
+        self._compress, self._between = compression.compress, between
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._is_empty = True
+        self._file = _private(self._aside)
+
+    def add(self, text: bytes) -> None:
+        if not self._is_empty:
+            self._pending.append(self._between)
+        self._is_empty = False
+        self._pending.append(text)
+        self._size += len(text)
+        if self._size >= PAGE_BYTES:
+            self._pour()
+
+    def finish(self) -> None:
+        self._pour()
+        _sync(self._file)
+        self._file.close()
+        self._aside.replace(self._path)
+
+    def abandon(self) -> None:
+        self._aside.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk is full: what was not written is not wanted either
+            self._file.close()
+
+    def _pour(self) -> None:
+        if self._pending:
+            self._file.write(self._compress(b"".join(self._pending)))
+            self._pending, self._size = [], 0
+
+
+def _private(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# Describe --------------------------------------------------------------------------------------------------------------
+
+
+def _check_beginning(path: Path, address: Address) -> None:
+    """Raises ConfigError for what the first bytes tell: an empty file, the wrong compression, a byte order mark."""
+    compression = _compression(path)
+    with path.open("rb") as raw:
+        beginning = raw.read(4)
+    if not beginning:
+        if _is_document(address) or compression is not _PLAIN:
+            raise ConfigError(
+                f"{path} holds nothing (0 bytes): it was never written to its end; take a whole copy of it"
+            )
+        return
+    if not beginning.startswith(compression.magic):
+        raise ConfigError(f"{path} is not {compression.name} data: name it without {compression.suffix}")
+    if compression is _PLAIN:
+        for other in (_GZIP, _ZSTD):
+            if beginning.startswith(other.magic):
+                raise ConfigError(f"{path} is {other.name} data: name it {path.name}{other.suffix}")
+    with _opened(path) as file:
+        beginning = file.read(3)
+    if beginning.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError(f"{path} starts with a byte order mark (byte 0, line 1): save it as UTF-8 without one")
+
+
+def _kinds_of(path: Path) -> list[str]:
+    """The kinds of the first lines. Raises ConfigError if not one of them is a record."""
+    kinds: dict[str, None] = {}
+    is_ours, problem, at, number = False, "", 0, 0
+    with _opened(path) as file:
+        while number < _LOOK_LINES and at < _LOOK_BYTES:
+            line, size = _next_line(file, RECORD_BYTES)
+            if not size:
+                break
+            start, at, number = at, at + size, number + 1
+            if line is None or line.isspace():
+                continue
+            try:
+                held = _parsed(line)
+            except (Broken, RecordError) as exc:
+                offset, reason = (exc.offset, f"not JSON: {exc.reason}") if isinstance(exc, Broken) else (0, str(exc))
+                problem = problem or f"{reason} (byte {start + offset}, line {number})"
+                continue
+            if not _is_line(held):
+                problem = problem or f"{_WANTED} (byte {start}, line {number}); one document in a file is named .json"
+                continue
+            is_ours = True
+            if held["kind"] != UNKNOWN_KIND and held.get("foreign") is not True:
+                kinds[held["kind"]] = None
+    if problem and not is_ours:
+        raise ConfigError(f"{path}: no JSON Lines of records: {problem}")
+    return list(kinds)
+
+
+def _keys_of(path: Path) -> list[str]:
+    """The names of the first arrays. Of other values only a few: where each session is one, they are its identities."""
+    arrays: dict[str, None] = {}
+    others: dict[str, None] = {}
+    with _opened(path) as file:
+        scanner = _Scanner(file, RECORD_BYTES)
+        for found in scanner.items():
+            if found.position is None:
+                others[found.key] = None
+            if found.text is not None:
+                try:
+                    _parsed(found.text)
+                except Broken as exc:
+                    raise Broken(found.offset + exc.offset, exc.reason) from exc
+                except RecordError:
+                    pass  # reading rejects this one
+            if len(scanner.keys) >= _LOOK_KEYS or scanner.offset > _LOOK_BYTES:
+                _check_end(path)
+                break
+        arrays = {key: None for key in scanner.keys if key not in others}
+    return [*arrays, *list(others)[:3]]
+
+
+def _check_end(path: Path) -> None:
+    """Tells a truncated document that is too long to look through; of a compressed one only reading tells."""
+    if _compression(path) is not _PLAIN:
+        return
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 4096))
+        if not file.read().rstrip().endswith(b"}"):
+            raise Broken(size, "the document is truncated")
+
+
+# Records ⇄ text --------------------------------------------------------------------------------------------------------
+
+_WANTED = 'a line is {"kind": …, "record": {…}}'
+
+
+def _to_line(layout: Layout, is_document: bool, row: Row) -> bytes:
+    """The text of a row. ValueError where JSON cannot hold it, RecordError where the layout cannot."""
+    held = layout.write(row)
+    if is_document:
+        return to_json(held)
+    line: Record = {"kind": row.kind, "record": held}
+    if row.origin is not None:
+        line["origin"] = row.origin.to_plain()
+    return to_json(line) + b"\n"
+
+
+def _from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Reject:
+    """And back. Raises Broken if the line is no JSON."""
+    try:
+        held = _parsed(line)
+    except RecordError as exc:
+        return Reject(UNKNOWN_KIND, place, str(exc), _as_text(line))
+    if not _is_line(held):
+        return Reject(UNKNOWN_KIND, place, _WANTED, held if isinstance(held, dict) else {"value": held})
+    record, origin = held["record"], held.get("origin")
+    if held.get("foreign") is True:
+        return Foreign(place, held.get("ghost") is True, record)
+    if origin is not None:
+        try:
+            origin = Origin.from_plain(origin)
+        except ValueError as exc:
+            return Reject(held["kind"], place, str(exc), record)
+    return layout.read(record, place, held["kind"], origin)
+
+
+def _is_line(held: Value) -> bool:
+    return type(held) is dict and type(held.get("kind")) is str and type(held.get("record")) is dict
+
+
+def _as_text(text: bytes) -> Record:
+    """What a reject holds of a text that is no record: all of it."""
+    try:
+        return {"line": text.decode().rstrip("\r\n")}
+    except UnicodeDecodeError:
+        return {"line": text}
+
+
+def _too_large(size: int, limit: int) -> str:
+    return f"takes {size:,} bytes; the limit for a record is {limit:,}"
+
+
+# JSON text -------------------------------------------------------------------------------------------------------------
+
+
+class Broken(Exception):
+    """Text that is no JSON, from this byte on."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(reason)
+        self.offset, self.reason = offset, reason
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _parsed(text: bytes) -> Value:
+    """The exact value of a JSON text. What orjson would write the same way was read without a loss; the rest is looked at closely.
+
+    Raises Broken if it is none, RecordError if it says what no store could hold, or what two readers would read differently.
+    """
+    with suppress(ValueError, TypeError, RecursionError):
+        plain = orjson.loads(text)
+        if orjson.dumps(plain) == text.rstrip():
+            return untag(plain) if b'"$' in text else plain
+    try:
+        value = from_json(text)
+        if b"\\u" in text and _SURROGATE.search(text):
+            to_json(value)  # ValueError for a surrogate without its other half
+    except (ValueError, ArithmeticError, RecursionError) as exc:
+        _judge(text)
+        reason = exc.msg if isinstance(exc, json.JSONDecodeError) else str(exc)
+        raise RecordError(f"holds what cannot be kept: {reason}") from exc
+    if _may_repeat_keys(text, value):
+        _judge(text)
+    return value
+
+
+def _judge(text: bytes) -> None:
+    """The slow way: raises Broken where the syntax is wrong, RecordError for a key that is there twice and for NaN."""
+    try:
+        json.loads(text.decode(), object_pairs_hook=_distinct, parse_constant=_refused, parse_int=str, parse_float=str)
+    except json.JSONDecodeError as exc:
+        raise Broken(len(exc.doc[: exc.pos].encode(errors="surrogatepass")), exc.msg) from exc
+    except UnicodeDecodeError as exc:
+        raise Broken(exc.start, "not UTF-8") from exc
+    except RecursionError as exc:
+        raise RecordError("holds what cannot be kept: it is nested too deep") from exc
+
+
+def _distinct(pairs: list[tuple[str, Value]]) -> Record:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RecordError(f'the key "{twice[:60]}" is there twice')
+    return record
+
+
+def _refused(name: str) -> Value:
+    raise RecordError(f"holds {name}, which is no JSON number")
+
+
+def _may_repeat_keys(text: bytes, value: Value) -> bool:
+    """False only if no object in `text` has a key twice, told cheaply: `":` occurs exactly once for each key that was read.
+
+    An escaped quote before a colon is no end of a key; text that starts with a colon makes the count too high, which is harmless.
+    """
+    if b'\\\\"' in text or any(spaced in text for spaced in (b" :", b"\t:", b"\r:", b"\n:")):
+        return True
+    return text.count(b'":') - text.count(b'\\":') != _count_keys(value)
+
+
+def _count_keys(value: Value) -> int:
+    if type(value) is dict:
+        return len(value) + sum([_count_keys(each) for each in value.values() if type(each) in (dict, list)])
+    if type(value) is list:
+        return sum([_count_keys(each) for each in value if type(each) in (dict, list)])
+    return 0
+
+
+class Found(NamedTuple):
+    """A value of a document: `position` is its number in the array under `key`, None if it is that key's value itself.
+
+    `text` is None where it is over the limit.
+    """
+
+    key: str
+    position: int | None
+    offset: int
+    size: int
+    text: bytes | None
+
+
+class _Scanner:
+    """Finds the values in a document without holding more than one of them.
+
+    It knows where a value ends, and checks what stands between values; whether a value is JSON, whoever parses it will tell. (ijson would
+    parse, but its yajl turns half a surrogate into "?" without a word, and tells neither the byte of an error nor a key that repeats.)
+    """
+
+    # Possessive: a long value must cost neither stack nor a second look.
+    _RUN = re.compile(rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)*+', re.S)
+    _IN_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.S)
+    _WORD = re.compile(rb'[^\s",:{}\[\]]*+')
+    _SPACE = re.compile(rb"[ \t\r\n]*+")
+    _QUOTE, _BACKSLASH = b'"\\'
+    _OPENING = b"{["
+
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        self._file, self._limit = file, limit
+        self._buffer, self._at, self._base = b"", 0, 0
+        self.keys: set[str] | dict[str, None] = {}
+
+    @property
+    def offset(self) -> int:
+        return self._base + self._at
+
+    def items(self) -> Iterator[Found]:
+        """Each value in an array at the top, and each value at the top that is no array."""
+        keys = cast(dict[str, None], self.keys)
+        self._take(b"{")
+        is_last = self._peek() == b"}" and bool(self._take(b"}"))
+        while not is_last:
+            key = self._key()
+            if key in keys:
+                raise Broken(self.offset, f'the key "{key[:60]}" is there twice')
+            keys[key] = None
+            self._take(b":")
+            yield from self._values(key)
+            is_last = self._take(b",}") == b"}"
+        if self._peek():
+            raise Broken(self.offset, "more follows behind the end of the document (JSON Lines are named .jsonl)")
+
+    def _values(self, key: str) -> Iterator[Found]:
+        if self._peek() != b"[":
+            yield self._value(key, None)
+            return
+        self._take(b"[")
+        is_last = self._peek() == b"]" and bool(self._take(b"]"))
+        position = 0
+        while not is_last:
+            yield self._value(key, position)
+            position += 1
+            is_last = self._take(b",]") == b"]"
+
+    def _key(self) -> str:
+        if self._peek() != b'"':
+            raise self._unexpected(b'"')
+        found = self._value("", None)
+        key = _parsed(found.text) if found.text is not None else None
+        if not isinstance(key, str):
+            raise Broken(found.offset, "a key is wanted")
+        return key
+
+    def _value(self, key: str, position: int | None) -> Found:
+        first = self._peek()
+        start = self.offset
+        depth, in_text, is_large = 0, first == b'"', False
+        if first not in (b'"', b"{", b"["):
+            return self._word(key, position)
+        i = self._at + in_text
+        while True:
+            i = (self._IN_TEXT if in_text else self._RUN).match(self._buffer, i).end()  # type: ignore[union-attr]
+            if i >= len(self._buffer) or (in_text and self._buffer[i] == self._BACKSLASH):
+                if is_large or i - self._at > self._limit:
+                    is_large, self._at = True, i
+                i -= self._at
+                if not self._more():
+                    raise Broken(self._base + len(self._buffer), "the document ends within a value")
+                continue
+            char = self._buffer[i]
+            i += 1
+            if char == self._QUOTE:  # a run stops at a text whose end is not yet there
+                in_text = not in_text
+            else:
+                depth += 1 if char in self._OPENING else -1
+            if depth <= 0 and not in_text:
+                break
+        text = None if is_large else self._buffer[self._at : i]
+        self._at = i
+        size = self.offset - start
+        return Found(key, position, start, size, text if size <= self._limit else None)
+
+    def _word(self, key: str, position: int | None) -> Found:
+        """A number, true, false or null."""
+        while (end := self._WORD.match(self._buffer, self._at).end()) == len(self._buffer):  # type: ignore[union-attr]
+            if end - self._at > self._limit or not self._more():
+                break
+        found = Found(key, position, self.offset, end - self._at, self._buffer[self._at : end])
+        if not found.text:
+            raise self._unexpected(b"a value")
+        self._at = end
+        return found
+
+    def _peek(self) -> bytes:
+        """The next character that is no space, not yet taken; nothing at the end."""
+        while True:
+            self._at = self._SPACE.match(self._buffer, self._at).end()  # type: ignore[union-attr]
+            if self._at < len(self._buffer):
+                return self._buffer[self._at : self._at + 1]
+            if not self._more():
+                return b""
+
+    def _take(self, wanted: bytes) -> bytes:
+        """The next character, which must be one of those wanted."""
+        char = self._peek()
+        if not char or char not in wanted:
+            raise self._unexpected(wanted)
+        self._at += 1
+        return char
+
+    def _unexpected(self, wanted: bytes) -> Broken:
+        words = " or ".join(wanted.decode()) if len(wanted) < 3 else wanted.decode()
+        return Broken(self.offset, f"{words} is wanted" if self._peek() else "the document is truncated")
+
+    def _more(self) -> bool:
+        """Drop what was taken and read on, in growing steps, so that a long value is not copied over and over."""
+        rest = self._buffer[self._at :]
+        more = self._file.read(max(_CHUNK, len(rest)))
+        self._base, self._at, self._buffer = self._base + self._at, 0, rest + more
+        return bool(more)
+
+
+# Files -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compression:
+    """How the bytes of a file are packed. `compress` makes a piece that can stand behind another."""
+
+    name: str
+    suffix: str
+    magic: bytes
+    compress: Callable[[bytes], bytes]
+    decompressed: Callable[[BinaryIO], BinaryIO]
+
+
+class _ZstdFile(io.RawIOBase):
+    """Decompresses frame after frame. The library's own reader takes a truncated file for one that ends."""
+
+    _INPUT = 1 << 13  # one step may give thousands of times as much
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._input, self._output = raw, b"", memoryview(b"")
+        self._decompressor = _zstandard().ZstdDecompressor()
+        self._frame: Any = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        while not self._output:
+            data = self._input or self._raw.read(self._INPUT)
+            if not data and self._frame is None:
+                return 0
+            if not data:
+                raise EOFError("Compressed file ended before the end of a frame")
+            if self._frame is None:
+                self._frame = self._decompressor.decompressobj()
+            try:
+                self._output = memoryview(self._frame.decompress(data))
+            except _zstandard().ZstdError as exc:
+                raise zlib.error(str(exc)) from exc
+            self._input = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = None
+        size = min(len(target), len(self._output))
+        target[:size], self._output = self._output[:size], self._output[size:]
+        return size
+
+
+def _zstandard() -> Any:
+    try:
+        return import_module("zstandard")
+    except ImportError as exc:
+        raise ConfigError("a file ending in .zst needs the package zstandard: pip install 'migrator[zstd]'") from exc
+
+
+def _zstd(data: bytes) -> bytes:
+    return cast(bytes, _zstandard().ZstdCompressor(level=3, write_checksum=True).compress(data))
+
+
+_PLAIN = Compression("plain", "", b"", lambda data: data, lambda raw: raw)
+_GZIP = Compression(
+    "gzip",
+    ".gz",
+    b"\x1f\x8b",
+    lambda data: cast(bytes, _gzip.compress(data, 1, mtime=0)),  # the same data is the same bytes
+    lambda raw: io.BufferedReader(_gzip.GzipFile(fileobj=raw), _CHUNK),
+)
+_ZSTD = Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", _zstd, lambda raw: io.BufferedReader(_ZstdFile(raw), _CHUNK))
+
+
+def _compression(path: Path) -> Compression:
+    return {_GZIP.suffix: _GZIP, _ZSTD.suffix: _ZSTD}.get(path.suffix.lower(), _PLAIN)
+
+
+@contextmanager
+def _opened(path: Path, compression: Compression | None = None) -> Iterator[BinaryIO]:
+    """The file's text, decompressed as its name or `compression` says."""
+    with ExitStack() as stack:
+        raw = stack.enter_context(path.open("rb", buffering=_CHUNK))
+        yield stack.enter_context((compression or _compression(path)).decompressed(raw))
+
+
+def _go_to(file: BinaryIO, offset: int) -> int:
+    """Pass everything before an offset, by seeking where the file can."""
+    if isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):
+        return file.seek(offset)
+    left = offset
+    while left and (data := file.read(min(left, _CHUNK))):
+        left -= len(data)
+    return offset
+
+
+def _line_from(file: BinaryIO, offset: int) -> int:
+    """Go to the first line that starts at an offset or behind it."""
+    if not offset:
+        return 0
+    _go_to(file, offset - 1)
+    _, size = _next_line(file, 0)
+    return offset - 1 + size
+
+
+def _next_line(file: BinaryIO, limit: int) -> tuple[bytes | None, int]:
+    """The next line and its size, 0 at the end; a line over the limit is passed without being held."""
+    line = file.readline(limit + 2)  # with its end, CR LF
+    if line.endswith(b"\n") or len(line) < limit + 2:
+        return line, len(line)
+    size, rest = len(line), line
+    while rest and not rest.endswith(b"\n"):
+        rest = file.readline(_CHUNK)
+        size += len(rest)
+    return None, size
+
+
+def _line_at(path: Path, offset: int, known: tuple[int, int] = (0, 1)) -> tuple[int, int]:
+    """The offset with its line number, counted on from a known one."""
+    at, line = known if known[0] <= offset else (0, 1)
+    with _opened(path) as file:
+        _go_to(file, at)
+        while at < offset and (data := file.read(min(offset - at, _CHUNK))):
+            at, line = at + len(data), line + data.count(b"\n")
+    return offset, line
+
+
+# Errors ----------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _sorted_errors(path: Path, kind: type[MigratorError] = StoreError) -> Iterator[None]:
+    """What the system, the decompressors and the scanner say, as `kind`, with the next step."""
+    try:
+        yield
+    except Broken as exc:
+        with _sorted_errors(path, kind):
+            line = _line_at(path, exc.offset)[1]
+        raise kind(
+            f"{path}: not JSON: {exc.reason} (byte {exc.offset}, line {line}); mend the file or take an older copy"
+        ) from exc
+    except EOFError as exc:
+        raise kind(f"{path}: truncated: the compressed data ends too early; take a whole copy of it") from exc
+    except _DAMAGED as exc:
+        raise kind(f"{path}: its compressed data is damaged ({exc}); take another copy of it") from exc
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(f"{path}: the disk is full; free space there and run again to resume") from exc
+        if exc.errno in (errno.EACCES, errno.EPERM):
+            raise kind(
+                f"{exc.filename or path}: no permission ({exc.strerror}); change its mode or run as its owner"
+            ) from exc
+        raise kind(f"{path}: {exc.strerror or exc}") from exc
+
+
+ADAPTER = JsonFile()

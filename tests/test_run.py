@@ -1,0 +1,427 @@
+"""The story of a run, told with memory and JSON Lines, and with DynamoDB where keys matter: accounting, what is left as it is, what is named."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+import migrator
+import proxy
+from migrator import Options
+from migrator.adapters import memory
+from migrator.checkpoint import Checkpoint, State, write_whole
+from migrator.mapping import load_mapping
+from migrator.model import Existing
+
+KINDS = load_mapping("luminoracore-v1.1").kinds
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def names(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """Two memory stores that nobody else has."""
+    pair = f"{request.node.name}-a", f"{request.node.name}-b"
+    for name in pair:
+        memory.forget(name)
+    yield pair
+    for name in pair:
+        memory.forget(name)
+
+
+def fact(user: str, key: str, value: str | None = "v", **more: Any) -> dict[str, Any]:
+    stamp = "2026-01-02T03:04:05.678901"
+    plain = {"user_id": user, "session_id": "s", "category": "c", "key": key, "value": value, "confidence": 0.5}
+    return plain | {"created_at": stamp, "updated_at": stamp} | more
+
+
+def episode(user: str, title: str, **more: Any) -> dict[str, Any]:
+    stamp = "2026-01-02T03:04:05.678901"
+    plain = {"user_id": user, "session_id": "s", "episode_type": "t", "title": title, "summary": "x", "importance": 1.5}
+    return plain | {"sentiment": "good", "created_at": stamp, "updated_at": stamp} | more
+
+
+def fill(name: str, kind: str, *records: dict[str, Any]) -> None:
+    for record in records:
+        memory.store(name).append(kind, record, KINDS[kind].identity_of(record))
+
+
+def records_of(name: str) -> list[dict[str, Any]]:
+    return [row.record for row in memory.store(name).rows.values()]
+
+
+def lines_of(path: str | None) -> list[dict[str, Any]]:
+    assert path is not None
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+# Accounting ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_record_is_accounted_for(names: tuple[str, str], tmp_path: Path) -> None:
+    source, _ = names
+    fill(source, "fact", *(fact("u", f"k{n}") for n in range(12)), fact("u", "k3", "newer", updated_at="2027-01-01T00:00:00"))
+    fill(source, "fact", fact("u", "broken") | {"confidence": "much"})
+    fill(source, "episode", episode("u", "one"))
+    report = migrator.migrate(f"memory:{source}", str(tmp_path / "x.jsonl"), Options(on_reject="continue"))
+    tally = report.kinds["fact"].tally
+    assert (tally.read, tally.written, tally.duplicates, tally.rejected) == (14, 12, 1, 1)
+    assert report.closes
+    assert (report.outcome, report.exit_code, report.proven) == ("rejects", 3, "digest")
+    assert [line["reason"] for line in lines_of(report.rejects_file)] == ["confidence holds text, the mapping says float"]
+    assert [line["record"]["value"] for line in lines_of(report.duplicates_file)] == ["v"]
+
+
+def test_a_report_whose_accounting_does_not_close_is_a_bug(names: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    source, sink = names
+    fill(source, "fact", fact("u", "k"))
+    monkeypatch.setattr("migrator.engine._Slice._unsend", lambda *_: None)
+    monkeypatch.setattr(memory.MemorySink, "flush", _losing_flush)
+    with pytest.raises(AssertionError, match="does not close"):
+        migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(proof="none"))
+
+
+def _losing_flush(sink: memory.MemorySink) -> Any:
+    from migrator.adapters.base import Flushed
+    from migrator.model import Reject
+
+    return Flushed(rejects=[Reject("fact", "0", "refused", next(iter(sink.held.rows.values())).record)])
+
+
+def test_rejects_stop_the_run_and_it_goes_on_behind_them(names: tuple[str, str]) -> None:
+    source, sink = names
+    fill(source, "fact", fact("u", "broken") | {"confidence": "much"}, *(fact("u", f"k{n}") for n in range(11_000)))
+    first = migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=1))
+    assert (first.outcome, first.kinds["fact"].tally.rejected) == ("rejects", 1)
+    assert first.kinds["fact"].tally.read < 11_001
+    second = migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=1))
+    assert second.resumed
+    assert (second.outcome, second.kinds["fact"].tally.written, second.kinds["fact"].tally.rejected) == ("rejects", 11_000, 1)
+    assert len(records_of(sink)) == 11_000
+
+
+def test_kinds_that_were_not_asked_for_are_left_out(names: tuple[str, str]) -> None:
+    source, sink = names
+    fill(source, "fact", fact("u", "k"))
+    fill(source, "episode", episode("u", "one"))
+    report = migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(kinds=("fact",)))
+    assert report.outcome == "done"
+    assert report.kinds["episode"].tally.filtered == 1
+    assert len(records_of(sink)) == 1
+
+
+def test_an_empty_source_is_refused_unless_it_is_meant(names: tuple[str, str]) -> None:
+    source, sink = names
+    fill(source, "fact")
+    memory.store(source)
+    fill(source, "episode", episode("u", "one"))
+    with pytest.raises(migrator.ConfigError, match="--allow-empty") as refused:
+        migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(kinds=("fact",)))
+    assert refused.value.report.exit_code == 2
+    assert migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(kinds=("fact",), allow_empty=True)).outcome == "done"
+
+
+@pytest.mark.parametrize(("proof", "proven"), [("digest", "digest"), ("rows", "rows"), ("counts", "counts"), ("none", "none")])
+def test_a_run_says_what_it_has_proven(names: tuple[str, str], proof: Any, proven: str) -> None:
+    source, sink = names
+    fill(source, "fact", fact("u", "k"))
+    report = migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(proof=proof))
+    assert (report.outcome, report.proven) == ("done", proven)
+
+
+# What is there ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_differing_record_stays_as_it_is(names: tuple[str, str]) -> None:
+    source, sink = names
+    fill(source, "fact", *(fact("u", f"k{n}") for n in range(5)))
+    fill(sink, "fact", fact("u", "k1", "other"), fact("u", "k2"), fact("u", "mine"))
+    report = migrator.migrate(f"memory:{source}", f"memory:{sink}")
+    tally = report.kinds["fact"].tally
+    assert (tally.written, tally.unchanged, tally.differing) == (3, 1, 1)
+    assert (report.outcome, report.exit_code) == ("differences", 4)
+    assert [(each.what, each.fields) for each in report.differences] == [("differing", ("value",))]
+    assert "key=k1" in report.differences[0].identity
+    assert {r["key"]: r["value"] for r in records_of(sink)}["k1"] == "other"
+    assert report.kinds["fact"].proof.extra == 1
+
+
+def test_replace_mends_it_and_keeps_what_was_there(names: tuple[str, str]) -> None:
+    source, sink = names
+    fill(source, "fact", fact("u", "k0"), fact("u", "k1"))
+    fill(sink, "fact", fact("u", "k1", "other"))
+    report = migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(existing="replace"))
+    assert (report.outcome, report.proven) == ("done", "digest")
+    assert {r["key"]: r["value"] for r in records_of(sink)} == {"k0": "v", "k1": "v"}
+    assert [line["record"]["value"] for line in lines_of(report.replaced_file)] == ["other"]
+
+
+def test_a_record_that_comes_meanwhile_is_not_overwritten(names: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compared first, and decided by the store in the same write."""
+    source, sink = names
+    fill(source, "fact", fact("u", "k0"), fact("u", "k1"))
+    fill(sink, "fact", fact("u", "k0"))
+    upsert = memory.MemorySink.upsert
+
+    def late(self: memory.MemorySink, rows: Any, existing: Existing) -> None:
+        if len(records_of(sink)) == 1:
+            fill(sink, "fact", fact("u", "k1", "the application's"))
+        upsert(self, rows, existing)
+
+    monkeypatch.setattr(memory.MemorySink, "upsert", late)
+    report = migrator.migrate(f"memory:{source}", f"memory:{sink}")
+    assert (report.kinds["fact"].tally.differing, report.outcome) == (1, "differences")
+    assert {r["key"]: r["value"] for r in records_of(sink)}["k1"] == "the application's"
+
+
+def test_a_file_is_compared_whole_and_left_or_replaced_whole(names: tuple[str, str], tmp_path: Path) -> None:
+    source, _ = names
+    fill(source, "fact", fact("u", "k0"), fact("u", "k1"))
+    path = tmp_path / "x.jsonl"
+    assert migrator.migrate(f"memory:{source}", str(path)).outcome == "done"
+    before = path.read_bytes()
+    again = migrator.migrate(f"memory:{source}", str(path))
+    assert (again.outcome, again.kinds["fact"].tally.unchanged) == ("done", 2)
+    fill(source, "fact", fact("u", "k2"))
+    refused = migrator.migrate(f"memory:{source}", str(path))
+    assert (refused.outcome, refused.exit_code) == ("differences", 4)
+    assert path.read_bytes() == before
+    replaced = migrator.migrate(f"memory:{source}", str(path), Options(existing="replace"))
+    assert (replaced.outcome, replaced.kinds["fact"].tally.written) == ("done", 3)
+    assert Path(replaced.replaced_file or "").read_bytes() == before
+
+
+def test_source_and_sink_must_be_two_stores(tmp_path: Path, names: tuple[str, str]) -> None:
+    fill(names[0], "fact", fact("u", "k"))
+    path = tmp_path / "x.jsonl"
+    migrator.migrate(f"memory:{names[0]}", str(path))
+    (tmp_path / "y.jsonl").symlink_to(path)
+    for other in (path, tmp_path / "y.jsonl"):
+        with pytest.raises(migrator.ConfigError, match="one store"):
+            migrator.migrate(str(path), str(other))
+
+
+# Resuming --------------------------------------------------------------------------------------------------------------
+
+
+class Dies(Exception):
+    """What a kill looks like from inside: nothing is tidied up by the engine but what an exception lets it."""
+
+
+@pytest.mark.parametrize("method", ["begin", "upsert", "flush"])
+def test_a_sink_that_fails_at_any_call_ends_as_a_clean_run(
+    names: tuple[str, str], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, sink = names
+    fill(source, "fact", *(fact("u", f"k{n:05}") for n in range(12_000)))
+    fill(source, "episode", *(episode("u", f"t{n:05}") for n in range(1_000)))
+    real = getattr(memory.MemorySink, method)
+    for turn in range(1, 100):
+        memory.forget(sink)
+        calls = [0]
+
+        def failing(self: memory.MemorySink, *args: Any, calls: list[int] = calls, turn: int = turn) -> Any:
+            calls[0] += 1
+            if calls[0] == turn:
+                raise Dies
+            return real(self, *args)
+
+        monkeypatch.setattr(memory.MemorySink, method, failing)
+        try:
+            migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=2, restart=True))
+        except Dies:
+            pass
+        else:
+            break
+        monkeypatch.setattr(memory.MemorySink, method, real)
+        report = migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=1))
+        assert report.resumed
+        assert (report.outcome, report.proven) == ("done", "digest")
+        assert {k: report.kinds[k].tally.written for k in ("fact", "episode")} == {"fact": 12_000, "episode": 1_000}
+        assert len(records_of(sink)) == 13_000
+    assert turn > 2
+
+
+def test_a_slice_that_was_in_flight_does_not_overwrite_the_application(
+    names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, sink = names
+    fill(source, "fact", *(fact("u", f"k{n:05}") for n in range(9_000)))
+    flush, calls = memory.MemorySink.flush, [0]
+
+    def failing(self: memory.MemorySink) -> Any:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise Dies
+        return flush(self)
+
+    monkeypatch.setattr(memory.MemorySink, "flush", failing)
+    with pytest.raises(Dies):
+        migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=1))
+    held = memory.store(sink).rows
+    held[len(held) - 1].record["value"] = "the application's"
+    report = migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=1))
+    tally = report.kinds["fact"].tally
+    assert (report.outcome, tally.written, tally.differing) == ("differences", 8_999, 1)
+    assert held[len(held) - 1].record["value"] == "v" or any(r["value"] == "the application's" for r in records_of(sink))
+
+
+def test_a_damaged_checkpoint_is_refused_and_restart_begins_anew(names: tuple[str, str], tmp_path: Path) -> None:
+    source, sink = names
+    fill(source, "fact", fact("u", "broken") | {"confidence": "much"}, *(fact("u", f"k{n}") for n in range(6_000)))
+    migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=1))
+    (path,) = (tmp_path / "state").glob("*/checkpoint.json")
+    whole = path.read_bytes()
+    for size in (0, 1, len(whole) // 2, len(whole) - 2):
+        path.write_bytes(whole[:size])
+        with pytest.raises(migrator.ConfigError, match="--restart") as refused:
+            migrator.migrate(f"memory:{source}", f"memory:{sink}")
+        assert refused.value.report.exit_code == 2
+    report = migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(restart=True, on_reject="continue"))
+    assert not report.resumed
+    assert report.kinds["fact"].tally.unchanged > 0
+
+
+def test_a_checkpoint_of_another_job_or_format_is_refused(tmp_path: Path) -> None:
+    state = State(tmp_path, "a" * 16)
+    state.make()
+    state.save(Checkpoint("b" * 16, {}, "now"))
+    with pytest.raises(migrator.ConfigError, match="another job"):
+        state.load()
+    state.save(Checkpoint("a" * 16, {}, "now"))
+    text = state.checkpoint_file.read_bytes()
+    write_whole(state.checkpoint_file, text.replace(b'"format":1', b'"format":99'))
+    with pytest.raises(migrator.ConfigError, match="another version"):
+        state.load()
+
+
+def test_two_runs_at_once_are_one_too_many(names: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    source, sink = names
+    fill(source, "fact", fact("u", "k"))
+    entered, leave = threading.Event(), threading.Event()
+    flush = memory.MemorySink.flush
+
+    def slow(self: memory.MemorySink) -> Any:
+        entered.set()
+        leave.wait(30)
+        return flush(self)
+
+    monkeypatch.setattr(memory.MemorySink, "flush", slow)
+    first = threading.Thread(target=migrator.migrate, args=(f"memory:{source}", f"memory:{sink}"))
+    first.start()
+    try:
+        assert entered.wait(30)
+        with pytest.raises(migrator.LockedError) as refused:
+            migrator.migrate(f"memory:{source}", f"memory:{sink}")
+        assert refused.value.report.exit_code == 5
+    finally:
+        leave.set()
+        first.join()
+
+
+# DynamoDB: keys, and no right to write ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(dynamodb_endpoint: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A name for a table, its address, and a boto3 client."""
+    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_endpoint)
+    name = f"run-{abs(hash(request.node.nodeid)) % 10**12}"
+    yield name, f"dynamodb://{name}?region=eu-west-1&endpoint={dynamodb_endpoint}", client
+    if name in client.list_tables()["TableNames"]:
+        client.delete_table(TableName=name)
+
+
+def test_verify_names_exactly_what_differs_in_a_table(names: tuple[str, str], table: Any) -> None:
+    source, _ = names
+    fill(source, "fact", *(fact("u", f"k{n}") for n in range(40)))
+    name, address, client = table
+    assert migrator.migrate(f"memory:{source}", address, Options(create=True)).outcome == "done"
+
+    def key(n: int) -> dict[str, Any]:
+        return {"user_id": {"S": "u"}, "SK": {"S": f"FACT#c#k{n}"}}
+
+    item = {n: client.get_item(TableName=name, Key=key(n))["Item"] for n in (1, 2, 3)}
+    client.put_item(TableName=name, Item=item[1] | {"value": {"S": "changed"}})
+    client.delete_item(TableName=name, Key=key(2))
+    client.delete_item(TableName=name, Key=key(3))
+    client.put_item(TableName=name, Item=item[3] | {"SK": {"S": "FACT#elsewhere"}})
+    client.put_item(TableName=name, Item=item[1] | key(99) | {"key": {"S": "k99"}})
+    report = migrator.verify(f"memory:{source}", address)
+    found = {(each.what, each.identity.rpartition("=")[2], each.fields) for each in report.differences}
+    assert found == {
+        ("differing", "k1", ("value",)),
+        ("missing", "k2", ()),
+        ("differing", "k3", ("SK",)),
+        ("extra", "k99", ()),
+    }
+    assert (report.outcome, report.exit_code) == ("differences", 4)
+
+    again = migrator.migrate(f"memory:{source}", address)
+    assert (again.exit_code, again.kinds["fact"].tally.differing) == (4, 1)
+    assert client.get_item(TableName=name, Key=key(1))["Item"]["value"] == {"S": "changed"}
+    mended = migrator.migrate(f"memory:{source}", address, Options(existing="replace"))
+    assert [line["record"]["value"] for line in lines_of(mended.replaced_file)] == ["changed"]
+    assert client.get_item(TableName=name, Key=key(1))["Item"] == item[1]
+
+
+def test_verify_and_dry_run_need_no_right_to_write(names: tuple[str, str], table: Any) -> None:
+    source, _ = names
+    fill(source, "fact", *(fact("u", f"k{n}") for n in range(30)))
+    fill(source, "episode", *(episode("u", f"t{n}") for n in range(5)))
+    name, address, client = table
+    migrator.migrate(f"memory:{source}", address, Options(create=True))
+    client.delete_item(TableName=name, Key={"user_id": {"S": "u"}, "SK": {"S": "FACT#c#k7"}})
+    endpoint = address.rpartition("endpoint=")[2]
+
+    def seen(address: str) -> Any:
+        verified = migrator.verify(f"memory:{source}", address).to_plain()
+        dry = migrator.migrate(f"memory:{source}", address, Options(dry_run=True)).to_plain()
+        return [(each["kinds"], each["differences"], each["outcome"], each["estimate"]) for each in (verified, dry)]
+
+    with proxy.before(endpoint) as between:
+        open_for_all = seen(address)
+        between.refuse_writes = True
+        assert seen(address.replace(endpoint, between.endpoint)) == open_for_all
+        assert not any(operation in proxy.WRITES for operation in between.operations)
+        assert not any(operation.startswith("refused") for operation in between.operations)
+    assert open_for_all[1][0]["fact"]["written"] == 1
+    assert open_for_all[1][0]["fact"]["unchanged"] == 29
+
+
+def test_a_dry_run_works_before_there_is_a_table(names: tuple[str, str], table: Any) -> None:
+    source, _ = names
+    fill(source, "fact", *(fact("u", f"k{n}") for n in range(30)), fact("u", "k" * 1020))
+    report = migrator.migrate(f"memory:{source}", table[1], Options(dry_run=True))
+    assert (report.kinds["fact"].tally.written, report.kinds["fact"].tally.rejected) == (30, 1)
+    assert report.estimate is not None
+    assert report.estimate["write_units"] == 30
+    assert table[0] not in table[2].list_tables()["TableNames"]
+
+
+def test_episodes_keep_the_keys_they_have_in_the_table(names: tuple[str, str], table: Any) -> None:
+    """LuminoraCore's own key is of the second of saving; ours is derived: the same episode must not be there twice."""
+    source, _ = names
+    fill(source, "episode", episode("u", "one"), episode("u", "two"))
+    name, address, client = table
+    migrator.migrate(f"memory:{source}", address, Options(create=True))
+    (item, *_) = client.scan(TableName=name)["Items"]
+    client.delete_item(TableName=name, Key={k: item[k] for k in ("user_id", "SK")})
+    client.put_item(TableName=name, Item=item | {"SK": {"S": "EPISODE#t#t_20260102_030405"}})
+    again = migrator.migrate(f"memory:{source}", address)
+    assert (again.outcome, again.kinds["episode"].tally.unchanged) == ("done", 2)
+    memory.store(source).rows[0].record["summary"] = "another"
+    memory.store(source).rows[1].record["summary"] = "another"
+    replaced = migrator.migrate(f"memory:{source}", address, Options(existing="replace"))
+    assert (replaced.outcome, replaced.kinds["episode"].tally.written) == ("done", 2)
+    items = client.scan(TableName=name)["Items"]
+    assert len(items) == 2
+    assert "EPISODE#t#t_20260102_030405" in {each["SK"]["S"] for each in items}
+    assert {each["summary"]["S"] for each in items} == {"another"}
