@@ -120,13 +120,13 @@ class Key:
     optional: bool = False  # an index attribute: a record without one is only missing in the index
 
     def render(self, kind: Kind, record: Record) -> str:
-        problem: RecordError | None = None
+        problem = RecordError(f"no template for {self.attribute}")
         for template in self.templates:
             try:
                 return template.render(kind, record)
             except RecordError as exc:
-                problem = problem or exc
-        raise problem or RecordError(f"no template for {self.attribute}")
+                problem = exc  # the last one asks for the least
+        raise problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ def _read(name_or_path: str) -> tuple[dict[str, Any], str]:
         path, text = entry.name, entry.read_text("utf-8")
     else:
         file = Path(name_or_path)
-        if not file.is_file():
+        if not _is_file(file):
             near = difflib.get_close_matches(name_or_path, shipped(), 1)
             hint = f'did you mean "{near[0]}"?' if near else f"shipped mappings: {', '.join(shipped())}"
             raise ConfigError(
@@ -189,6 +189,13 @@ def _read(name_or_path: str) -> tuple[dict[str, Any], str]:
         return tomllib.loads(text), path
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{path}: not TOML: {exc}") from exc
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _extended(data: dict[str, Any], path: str, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -432,8 +439,8 @@ class _Checker:
             keys,
             index_keys,
             tuple(self.texts(spec, "marks", where)) if "marks" in spec else (),
-            tuple(self.texts(spec, "extra", where)) if "extra" in spec else (),
-            tuple(self.texts(spec, "surrogate", where)) if "surrogate" in spec else (),
+            tuple(self.texts(spec, "extra", where)) if spec.get("extra", []) != [] else (),
+            tuple(self.texts(spec, "surrogate", where)) if spec.get("surrogate", []) != [] else (),
             columns,
             unique,
         )

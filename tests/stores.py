@@ -105,13 +105,16 @@ class Store:
 
     def values(self, rows: Iterable[Row]) -> list[bytes]:
         """Rows as text, in an order of their own; numbers by value, and without what this store cannot tell apart."""
-        loses = self.reader().loses
-        return sorted(self._value(row, loses) for row in rows)
+        return sorted(map(self._value, rows))
 
-    def _value(self, row: Row, loses: frozenset[str]) -> bytes:
-        record = {n: v for n, v in row.record.items() if v is not None} if "absent" in loses else row.record
-        origin = row.origin.to_plain() if row.origin and "origins" not in loses else None
+    def _value(self, row: Row) -> bytes:
+        record = {n: v for n, v in row.record.items() if v is not None} if "absent" in self.loses else row.record
+        origin = row.origin.to_plain() if row.origin and "origins" not in self.loses else None
         return canonical([row.kind, record, origin])
+
+    @functools.cached_property
+    def loses(self) -> frozenset[str]:
+        return self.reader().loses
 
     # behind the adapter's back
 
@@ -158,7 +161,12 @@ class FileStore(Store):
         found = {}
         for path in sorted(self.path.parent.rglob("*")):
             stat = path.stat()
-            found[path.name] = (stat.st_ino, stat.st_mtime_ns, stat.st_mode, path.read_bytes() if path.is_file() else None)
+            found[path.name] = (
+                stat.st_ino,
+                stat.st_mtime_ns,
+                stat.st_mode,
+                path.read_bytes() if path.is_file() else None,
+            )
         return found
 
 
@@ -189,7 +197,9 @@ class SqliteStore(FileStore):
             insert = "INSERT INTO facts (user_id, category, key, value, confidence) VALUES (?, ?, ?, ?, ?)"
             db.execute(insert, ("eve", "work", "blob", b"secret", 1.0))
             db.execute(insert, ("eve", "work", "number", "fine", "secret"))
-            db.execute("INSERT INTO facts (user_id, category, key, value) VALUES ('eve', 'work', 'x', CAST(x'736563726574ff' AS TEXT))")
+            db.execute(
+                "INSERT INTO facts (user_id, category, key, value) VALUES ('eve', 'work', 'x', CAST(x'736563726574ff' AS TEXT))"
+            )
         db.close()
         return 3
 
@@ -229,7 +239,11 @@ class DynamoStore(Store):
         if not kind.has_free_key:
             return row
         prefix = kind.keys[1].free.render(kind.kind, row.record)  # type: ignore[union-attr]
-        return Row(row.kind, row.record, Origin("dynamodb", self.layout.id, {"SK": f"{prefix}{next(_numbers)}_20250101_000000"}))
+        return Row(
+            row.kind,
+            row.record,
+            Origin("dynamodb", self.layout.id, {"SK": f"{prefix}{next(_numbers)}_20250101_000000"}),
+        )
 
     def close(self) -> None:
         super().close()
@@ -240,13 +254,23 @@ class DynamoStore(Store):
 
 SHAPES = ("user_id/SK", "session_id/SK+GSI1")
 SERVERS = ("moto", "dynamodb_local", "dynalite")
-FILES = {"jsonl": JsonStore, "jsonl.gz": JsonStore, "jsonl.zst": JsonStore, "json": JsonStore, "json.gz": JsonStore, "db": SqliteStore}
+FILES = {
+    "jsonl": JsonStore,
+    "jsonl.gz": JsonStore,
+    "jsonl.zst": JsonStore,
+    "json": JsonStore,
+    "json.gz": JsonStore,
+    "db": SqliteStore,
+}
 """As addresses that end in it are recognised."""
 
-NAMES = ["memory", *(f"file.{suffix}" for suffix in FILES), *(f"{server} {shape}" for server in SERVERS for shape in SHAPES)]
+NAMES = [
+    "memory",
+    *(f"file.{suffix}" for suffix in FILES),
+    *(f"{server} {shape}" for server in SERVERS for shape in SHAPES),
+]
 KEYED = [name for name in NAMES if not name.startswith("file.json")]
 """Those that hold records one by one, where a JSON file is compared and replaced whole."""
-
 
 
 def make(name: str, request: pytest.FixtureRequest, folder: Path) -> Store:
@@ -300,7 +324,13 @@ def record_of(kind: str, number: int = 0, **more: Any) -> Row:
             "positive_interactions": 7,
         },
         "fact": {"category": "work", "key": f"boss_{number}", "value": "María José", "confidence": 0.9},
-        "episode": {"episode_type": "milestone", "title": f"First {number}", "summary": "…", "importance": 7.5, "sentiment": "good"},
+        "episode": {
+            "episode_type": "milestone",
+            "title": f"First {number}",
+            "summary": "…",
+            "importance": 7.5,
+            "sentiment": "good",
+        },
         "mood": {"mood_type": "happy", "intensity": 0.25, "context": f"talk {number}"},
         "memory": {"memory_key": f"sentiment_{number}", "memory_value": '{"score": 1.0}'},
         "session": {"personality_name": "Dr. Luna", "last_activity": made["updated_at"], "ttl": 1_772_000_000 + number},

@@ -356,13 +356,14 @@ class DynamoDBSink(Sink):
             except (RecordError, ValueError) as exc:
                 now.flushed.rejects.append(Reject(row.kind, row.place, str(exc), row.record, row.origin))
                 continue
-            before = now.keys.setdefault(key, name)
-            if before is not name and key not in now.batch:
-                self._settle()  # what was sent under this key must not come after what is sent now
-            if before != name:
+            if key not in now.keys:
+                now.keys[key] = name
+            elif now.keys[key] != name:
                 reason = "another record of the same slice, with another identity, has the same key"
                 now.flushed.rejects.append(Reject(row.kind, row.place, reason, row.record, row.origin))
                 continue
+            elif key not in now.batch:
+                self._settle()  # what was sent under this key must not come after what is sent now
             self._add(key, _Put(row, item, item_size(item)))
 
     def _add(self, key: str, put: _Put) -> None:

@@ -1,0 +1,149 @@
+"""Of several records with one identity the newest travels, in whatever order they are read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from migrator.duplicates import Duplicates
+from migrator.mapping import load_mapping
+from migrator.model import Row
+
+KINDS = load_mapping("luminoracore-v1.1").kinds
+
+
+def fact(key: str, updated_at: Any, place: str, **more: Any) -> Row:
+    record = {"user_id": "ana", "category": "work", "key": key, "updated_at": updated_at}
+    return Row("fact", record | more, None, place)
+
+
+def losers_of(rows: Iterable[Row]) -> set[str]:
+    rows = list(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "duplicates.sqlite"
+        count = Duplicates.build(path, rows, KINDS)
+        duplicates = Duplicates(path)
+        losers = duplicates.losers(rows)
+        duplicates.close()
+        assert [each.name for each in Path(folder).iterdir()] == [path.name]
+    assert count == len(losers)
+    return losers
+
+
+def winner(*times: Any) -> Any:
+    """Of facts that differ in `updated_at` alone, and are read in this order, the time of the one that travels."""
+    rows = [fact("boss", time, str(place)) for place, time in enumerate(times)]
+    losers = losers_of(rows)
+    (left,) = [row.record["updated_at"] for row in rows if row.place not in losers]
+    return left
+
+
+TIMES = st.none() | st.datetimes(min_value=datetime(2000, 1, 1)).map(datetime.isoformat) | st.sampled_from(["", "x"])
+ROWS = st.lists(st.tuples(st.sampled_from("abc"), TIMES), max_size=8)
+
+
+@given(rows=ROWS, data=st.data())
+def test_one_record_of_each_identity_travels_whatever_the_order(
+    rows: list[tuple[str, Any]], data: st.DataObject
+) -> None:
+    """H3."""
+    facts = [fact(key, time, f"p{place}") for place, (key, time) in enumerate(rows)]
+    losers = losers_of(facts)
+    assert len(facts) - len(losers) == len({key for key, _ in rows})
+    assert losers_of(data.draw(st.permutations(facts))) == losers
+
+
+@given(st.lists(st.datetimes(), min_size=1, max_size=6, unique=True))
+def test_the_newest_travels(times: list[datetime]) -> None:
+    assert winner(*map(datetime.isoformat, times)) == max(times).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        (None, "2026-01-01T00:00:00"),
+        (None, ""),
+        (None, 0),
+        (None, -5),
+        ("2026-01-01T00:00:00", "2026-01-01T00:00:00.000001"),
+        ("2026-01-01 23:59:59", "2026-01-02T00:00:00"),
+        ("2026-01-02", "2026-01-02T00:00:01"),
+        ("2026-01-01T12:00:00+02:00", "2026-01-01T11:00:00+00:00"),
+        ("2026-01-01T12:00:00+02:00", "2026-01-01T10:30:00"),
+        ("2026-01-01T09:59:59", "2026-01-01T10:00:00Z"),
+        ("yesterday", "2026-01-01T00:00:00"),
+        ("\ud800", "2026-01-01T00:00:00"),
+        (1732266000, 1732266001),
+        (2**53, 2**53 + 1),
+        (-2, -1.5),
+        (9, 10),
+        (2**63, 10**400),
+        (-(10**400), 0),
+        (True, 0),
+    ],
+)
+def test_the_later_of_two_times_travels(older: Any, newer: Any) -> None:
+    """H20, H21: a time with a zone counts in UTC, one without as it stands; what is no time is older than any; NULL is the oldest."""
+    assert winner(older, newer) == newer
+    assert winner(newer, older) == newer
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_at_the_edge_of_the_calendar_is_no_accident(time: str) -> None:
+    assert len(losers_of([fact("boss", time, "1"), fact("boss", "2026-01-01", "2")])) == 1
+
+
+@given(st.permutations(["a", "b", "c"]))
+def test_a_tie_is_broken_by_place(places: list[str]) -> None:
+    same = ["2026-01-01T10:00:00", "2026-01-01 10:00:00", "2026-01-01T12:00:00+02:00"]
+    assert losers_of(fact("boss", time, place) for place, time in zip(places, same)) == {"a", "b"}
+
+
+def test_records_that_are_equal_in_every_field_are_duplicates_too() -> None:
+    """H5."""
+    moods = [Row("mood", {"user_id": "ana", "mood_type": "calm", "created_at": "2026-01-01"}, None, p) for p in "abc"]
+    assert losers_of(moods) == {"a", "b"}
+
+
+def test_an_absent_field_of_an_identity_is_null() -> None:
+    held = {"user_id": "ana", "mood_type": "calm", "created_at": None}
+    assert losers_of([Row("mood", held, None, "a"), Row("mood", held | {"context": None}, None, "b")]) == {"a"}
+
+
+def test_other_identities_and_other_kinds_do_not_meet() -> None:
+    """H6, H23: letters, numbers and text are told apart."""
+    keys: list[Any] = ["boss", "Boss", "boss ", "1", 1, "", None, "null"]
+    rows = [fact(key, "2026-01-01", f"f{place}") for place, key in enumerate(keys)]
+    memory = Row("memory", {"user_id": "ana", "memory_key": "boss"}, None, "m")
+    session = Row("session", {"session_id": "ana"}, None, "s")
+    assert losers_of([*rows, memory, session]) == set()
+    assert losers_of([fact("x", "2026-01-01", "a", user_id=2), fact("x", "2026-01-01", "b", user_id=2.0)]) == {"a"}
+
+
+def test_a_lone_surrogate_in_an_identity_meets_nothing() -> None:
+    """H30: such a record is rejected later, by name."""
+    assert losers_of([fact("\ud800", "2026-01-01", "a"), fact("\ud800", "2026-01-02", "b")]) == set()
+
+
+def test_an_index_that_was_not_made_knows_no_losers(tmp_path: Path) -> None:
+    duplicates = Duplicates(tmp_path / "none")
+    assert duplicates.losers([fact("boss", None, "a")]) == set()
+    duplicates.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_made_again_forgets_the_last(tmp_path: Path) -> None:
+    path = tmp_path / "odd ?#%name"
+    rows = [fact("boss", None, str(place)) for place in range(1200)]
+    (tmp_path / "odd ?#%name.tmp").write_text("left by a kill")
+    assert Duplicates.build(path, rows, KINDS) == 1199
+    assert len(Duplicates(path).losers(rows)) == 1199
+    assert Duplicates.build(path, rows[:1], KINDS) == 0
+    assert Duplicates(path).losers(rows) == set()

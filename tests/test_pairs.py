@@ -1,0 +1,160 @@
+"""Every store into every other and on: what comes back into SQLite is what was there, and doing it again writes nothing.
+
+All through `migrator.migrate`, as a Python caller would. The sample is one that LuminoraCore wrote; the pairs take a few of its users, with
+NULLs and awkward text added.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import migrator
+import stores
+from migrator import Options, Report
+from migrator.adapters import memory
+from migrator.model import Row
+from stores import DATA, KINDS, DynamoStore, Store
+
+SAMPLE = DATA / "chat.db"
+TABLES = ("affinity", "facts", "episodes", "moods", "memories", "sessions")
+
+EMBEDDED = [name for name in stores.NAMES if name.partition(" ")[0] not in ("dynamodb_local", "dynalite")]
+PAIRS = [(first, second) for first in EMBEDDED for second in EMBEDDED]
+for _server in ("dynamodb_local", "dynalite"):
+    for _other in ("file.db", "file.jsonl"):
+        for _shape in stores.SHAPES:
+            PAIRS += [(f"{_server} {_shape}", _other), (_other, f"{_server} {_shape}")]
+
+
+def rows_in(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Every column but `id`, with the type that SQLite holds it in."""
+    found = {}
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+        for table in TABLES:
+            names = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})") if name != "id"]
+            columns = ", ".join(f'typeof("{name}"), "{name}"' for name in names)
+            found[table] = sorted(db.execute(f"SELECT {columns} FROM {table}"), key=repr)
+    return found
+
+
+def count_in(path: Path) -> int:
+    return sum(map(len, rows_in(path).values()))
+
+
+def written(report: Report) -> int:
+    return sum(kind.tally.written for kind in report.kinds.values())
+
+
+def unchanged(report: Report) -> int:
+    return sum(kind.tally.unchanged for kind in report.kinds.values())
+
+
+def proven(report: Report) -> bool:
+    """Done, and every kind equal by digest."""
+    equal = all(kind.proof.digest == "equal" for kind in report.kinds.values()) and set(report.kinds) == set(KINDS)
+    return equal and (report.outcome, report.exit_code, report.proven, report.rejected, report.foreign) == ("done", 0, "digest", 0, 0)
+
+
+class Mover:
+    """Migrates and verifies with a state folder of its own."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+
+    def options(self, sink: str, shape: str | None = None) -> Options:
+        return Options(state=str(self.state), create=True, workers=2, table_shape=shape if sink.startswith("dynamodb:") else None)
+
+    def move(self, source: str, sink: str, shape: str | None = None) -> Report:
+        return migrator.migrate(source, sink, self.options(sink, shape))
+
+    def into(self, source: str, sink: Store) -> Report:
+        return self.move(source, sink.address.text, sink.layout.id)
+
+    def verify(self, source: str, sink: str) -> Report:
+        return migrator.verify(source, sink, Options(state=str(self.state)))
+
+
+@pytest.fixture
+def mover(tmp_path: Path) -> Mover:
+    return Mover(tmp_path / "states")
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some users of the sample with their sessions, episodes of one second among them, and some odd records."""
+    path = tmp_path_factory.mktemp("few") / "chat.db"
+    shutil.copy(SAMPLE, path)
+    with closing(sqlite3.connect(path)) as db, db:
+        users = ("hana-21", "кира-0", "gül-5")
+        theirs = [*users, *(sid for (sid,) in db.execute("SELECT session_id FROM sessions WHERE user_id IN (?, ?, ?)", users))]
+        for table in TABLES:
+            db.execute(f"DELETE FROM {table} WHERE user_id NOT IN ({', '.join('?' * len(theirs))})", theirs)
+        fact = "INSERT INTO facts (user_id, session_id, category, key, value, confidence, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        db.execute(fact, ("odd", None, "work", "a#b/c:d 🦜", None, None, None, None))
+        db.execute(fact, ("odd", "odd", "work", "control", "\x00\x01\r\n\x7f\u2028", 1e-7, "2025-03-01T00:00:00", "yesterday"))
+        db.execute(fact, ("odd", "", "work", "json", '{"$bytes": "AA==", "n": 1.0}', 1.0, "2025-03-01T00:00:00", ""))
+        db.execute(fact, ("odd", "s", "work", "", "x" * 50_000, 0.30000000000000004, "", None))
+        db.execute("INSERT INTO moods (user_id, mood_type, created_at) VALUES ('odd', 'calm', NULL), ('odd', 'calm', 'soon')")
+        db.execute("INSERT INTO moods (user_id, mood_type, created_at, context) VALUES ('odd', 'calm', NULL, '')")
+        db.execute("INSERT INTO episodes (user_id, episode_type, title, created_at) VALUES ('odd', 'a', '', '2025-03-01T00:00:00')")
+        db.execute("INSERT INTO memories (user_id, memory_key, memory_value) VALUES ('odd', 'nothing', NULL), ('odd', '#', '')")
+        db.execute("INSERT INTO affinity (user_id, personality_name, affinity_points) VALUES ('odd', 'Dr. Luna', 9007199254740993)")
+    assert {len(rows) > 0 for rows in rows_in(path).values()} == {True}
+    return path
+
+
+Filled = Callable[[str], tuple[Store, Report]]
+
+
+@pytest.fixture(scope="module")
+def filled(few: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    """A store of that name that holds the few, and how they came there; made once."""
+    made: dict[str, tuple[Store, Report]] = {}
+
+    def fill(name: str) -> tuple[Store, Report]:
+        if name not in made:
+            folder = tmp_path_factory.mktemp("filled")
+            store = stores.make(name, request, folder)
+            made[name] = store, Mover(folder / "states").into(str(few), store)
+        return made[name]
+
+    yield fill
+    for store, _ in made.values():
+        store.close()
+
+
+@pytest.mark.parametrize("name", stores.NAMES)
+def test_sqlite_to_any_store_and_back(name: str, filled: Filled, few: Path, mover: Mover, tmp_path: Path) -> None:
+    store, report = filled(name)
+    assert proven(report) and written(report) == count_in(few)
+    again = mover.into(str(few), store)
+    assert proven(again) and (written(again), unchanged(again)) == (0, count_in(few))
+    for _ in range(2):
+        assert proven(mover.move(store.address.text, str(tmp_path / "back.db")))
+        assert rows_in(tmp_path / "back.db") == rows_in(few)
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=[f"{first}-{second}" for first, second in PAIRS])
+def test_any_store_to_any_other(first: str, second: str, filled: Filled, few: Path, mover: Mover, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    source, _ = filled(first)
+    sink = stores.make(second, request, tmp_path)
+    before = source.footprint()
+    try:
+        report = mover.into(source.address.text, sink)
+        assert proven(report) and written(report) == count_in(few)
+        held = sink.footprint()
+        again = mover.into(source.address.text, sink)
+        assert proven(again) and (written(again), unchanged(again)) == (0, count_in(few))
+        assert proven(mover.verify(source.address.text, sink.address.text))
+        assert sink.footprint() == held and source.footprint() == before
+        mover.move(sink.address.text, str(tmp_path / "back.db"))
+        assert rows_in(tmp_path / "back.db") == rows_in(few)
+    finally:
+        sink.close()
