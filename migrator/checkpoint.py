@@ -41,7 +41,7 @@ class Progress:
 
 @dataclass
 class Checkpoint:
-    """What a job remembers. `phase` goes copying → verifying → publishing → finished; a finished one is history."""
+    """What a job remembers. `sink_at` is where exactly the sink is (the same name may be another account's table). `phase` goes copying → verifying → publishing → finished; a finished one is history."""
 
     fingerprint: str
     describes: dict[str, Any]
@@ -49,6 +49,7 @@ class Checkpoint:
     phase: str = "copying"
     outcome: str | None = None
     snapshot: Snapshot | None = None
+    sink_at: str = ""
     sink_was_empty: bool = True
     repeated: int = 0
     progress: list[Progress] = field(default_factory=list)

@@ -118,7 +118,7 @@ def _file(scheme: str, path: str) -> Address:
         raise ConfigError("a SQLite database in memory holds nothing that another process could read; name a file")
     _refuse_control(path)
     try:
-        absolute = str(Path(path).expanduser().absolute())
+        absolute = str((Path(path).expanduser() if path.startswith("~") else Path(path)).absolute())
     except RuntimeError as exc:
         raise ConfigError(f"{path}: no such user; write the path out") from exc
     quoted = absolute.replace("%", "%25").replace("?", "%3F")

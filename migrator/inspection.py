@@ -60,7 +60,7 @@ def look_through(address: str, mapping: str | None, show: Show) -> Inspection:
     inspection = Inspection(
         store.address.text, store.whereabouts, store.shape.words, found.name, store.layout.id, _why(store)
     )
-    named = {name for kind in store.layout.kinds.values() for name in kind.collections}
+    named = {name for kind in store.layout.kinds.values() for name in kind.collections if len(kind.collections) == 1}
     inspection.unread_tables = sorted(set(store.shape.tables) - named) if store.address.store == "sql" else []
     now = time.time()
     with tempfile.TemporaryDirectory(prefix="migrator-") as folder:

@@ -70,7 +70,7 @@ class Mapping:
                     f"{shape.words}: two layouts of {self.name} fit, {names}; give a mapping that has only one (--mapping FILE)"
                 )
             raise ConfigError(
-                f"{shape.words}: no layout of the mapping {self.name} fits; it has {self._known(store)}. "
+                f"{shape.words}: no layout of the mapping {self.name} fits{self.misses(shape)}; it has {self._known(store)}. "
                 "Choose another mapping (--mapping, see `migrator mappings list`), or describe this store in a mapping of your own"
             )
         if table_shape is not None:
@@ -84,6 +84,19 @@ class Mapping:
 
     def fits(self, shape: Shape) -> bool:
         return any(True for _ in self._fitting(shape))
+
+    def misses(self, shape: Shape) -> str:
+        """What keeps tables of the right name from fitting, in words."""
+        lacking = {
+            f"{table} has no column {next(iter(sorted(needed - columns)))}"
+            for layout in self.layouts.values()
+            if layout.store == shape.store == "sql"
+            for kind in layout.kinds.values()
+            for table in kind.collections
+            if (columns := set(shape.tables.get(table, ())))
+            and (needed := {place.attribute for place in kind.places}) - columns
+        }
+        return f" ({', '.join(sorted(lacking)[:3])})" if lacking else ""
 
     def _known(self, store: str) -> str:
         sort = "json" if store == "jsonl" else store
@@ -131,7 +144,8 @@ def _bind(layout: Layout, shape: Shape) -> Layout | None:
 
 
 def _table_of(kind: KindLayout, shape: Shape) -> str | None:
-    needed = {place.attribute for place in kind.places if place.field.name in kind.kind.identity}
+    """The kind's table: the first of its names under which every field has its column (Core's tables share the names, fact sheet B11)."""
+    needed = {place.attribute for place in kind.places}
     return next((name for name in kind.collections if needed <= set(shape.tables.get(name, ()))), None)
 
 
@@ -162,9 +176,9 @@ def recognise(shape: Shape, mappings: Iterable[Mapping] | None = None) -> Mappin
     if fitting:
         names = " and ".join(mapping.name for mapping in fitting)
         raise ConfigError(f"{shape.words}: two mappings fit, {names}; choose with --mapping NAME")
-    names = ", ".join(mapping.name for mapping in known)
+    names = ", ".join(f"{mapping.name}{mapping.misses(shape)}" for mapping in known)
     raise ConfigError(
-        f"{shape.words}: no mapping fits ({names}). Name one with --mapping, or write your own: see mappings/README.md"
+        f"{shape.words}: no mapping fits: {names}. Name one with --mapping, or write your own: see mappings/README.md"
     )
 
 

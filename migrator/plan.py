@@ -180,7 +180,6 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
         "source": from_store.address.text,
         "source_at": from_store.whereabouts,
         "sink": address.text,
-        "sink_at": to_store.whereabouts,
         "mapping": mapping.sha256,
         "layouts": [from_store.layout.id, layout.id],
         "kinds": list(kinds),

@@ -182,6 +182,11 @@ class Migration:
         checkpoint = None if self.options.restart or self.dry else state.load()
         if checkpoint is not None and not checkpoint.is_unfinished():
             checkpoint = None
+        if checkpoint is not None and checkpoint.sink_at != self.plan.sink.whereabouts:
+            raise ConfigError(
+                f"the interrupted job wrote to {checkpoint.sink_at}, and the sink is now {self.plan.sink.whereabouts}. "
+                "Use the same account and endpoint to resume, or begin anew with --restart"
+            )
         if checkpoint is None:
             state.clear()
             shutil.rmtree(state.scratch)
@@ -338,6 +343,7 @@ class Migration:
             if not self.report.resumed:
                 sink.discard()
             sink.prepare(plan.kinds, self.options.create is not False)
+            checkpoint.sink_at = plan.sink.adapter.whereabouts(plan.sink.address)
             state.save(checkpoint)
         with Stop().listening() as stop:
             crew = Crew(self.workers, self.processes, state, self.executor)

@@ -16,11 +16,13 @@ import migrator.adapters.base as base
 
 base.PAGE_ROWS = 25  # before the adapters read it
 
+import migrator.adapters.sql as sql  # noqa: E402
 import migrator.cli as cli  # noqa: E402
 import migrator.engine as engine  # noqa: E402
 import migrator.run as run  # noqa: E402
 
 engine.SLICE_PAGES = 1
+sql._PARTITION_ROWS = 25
 run.SMALL = 0
 
 _step = 0

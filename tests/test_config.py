@@ -48,6 +48,7 @@ def refusal(text: str, environ: dict[str, str] | None = None) -> str:
         ("./a b/chat.SQLite", "sqlite", "{here}/a b/chat.SQLite"),
         ("/data/chat.sqlite3", "sqlite", "/data/chat.sqlite3"),
         ("~/chat.db", "sqlite", "/home/ana/chat.db"),
+        ("./~.db", "sqlite", "{here}/~.db"),
         ("what?%20.db", "sqlite", "{here}/what?%20.db"),
         ("json:chat.json", "json", "{here}/chat.json"),
         ("json:/data/chat", "json", "/data/chat"),

@@ -18,11 +18,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 import boto3
+import botocore.loaders
+import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 
@@ -732,6 +735,12 @@ def _count(request_items: dict[str, Any]) -> int:
     return sum(len(each["Keys"] if isinstance(each, dict) else each) for each in request_items.values())
 
 
+@cache
+def _service_models() -> Any:
+    """One loader for all clients of the process: to parse DynamoDB's service model again takes a quarter of a second each."""
+    return botocore.loaders.Loader()
+
+
 def _client(address: Address) -> tuple[Any, Any]:
     """Raises ConfigError if the address, the profile or the region do not make one."""
     options = address.options
@@ -744,7 +753,9 @@ def _client(address: Address) -> tuple[Any, Any]:
         tcp_keepalive=True,
     )
     try:
-        session = boto3.Session(profile_name=options.get("profile"))
+        own = botocore.session.Session(profile=options.get("profile"))
+        own.register_component("data_loader", _service_models())
+        session = boto3.Session(botocore_session=own)
         client = session.client(
             "dynamodb", region_name=options.get("region"), endpoint_url=options.get("endpoint"), config=config
         )
