@@ -159,7 +159,7 @@ class State:
                 name = hashlib.sha256(sink_file.encode()).hexdigest()[:16]
                 self._take(folder / f"{name}.lock", f"another run is writing {sink_file}")
         for worker in (self.path / "locks").glob("worker-*.lock"):
-            lock = FileLock(worker)
+            lock = FileLock(worker, mode=0o600)
             try:
                 lock.acquire(timeout=30)
             except Timeout as exc:
@@ -170,7 +170,7 @@ class State:
             worker.unlink(missing_ok=True)
 
     def _take(self, path: Path, why: str) -> None:
-        lock = FileLock(path)
+        lock = FileLock(path, mode=0o600)
         try:
             lock.acquire(timeout=0)
         except Timeout as exc:
@@ -184,7 +184,7 @@ class State:
 
     def hold_worker_lock(self) -> FileLock:
         """For a worker process: a lock that its death releases, however it dies."""
-        lock = FileLock(self.path / "locks" / f"worker-{os.getpid()}.lock")
+        lock = FileLock(self.path / "locks" / f"worker-{os.getpid()}.lock", mode=0o600)
         lock.acquire(timeout=0)
         return lock
 
@@ -198,7 +198,7 @@ class State:
         path = self.path / "locks" / "job.lock"
         if not path.exists():
             return False
-        lock = FileLock(path)
+        lock = FileLock(path, mode=0o600)
         try:
             lock.acquire(timeout=0)
         except Timeout:

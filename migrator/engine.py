@@ -48,7 +48,7 @@ from migrator.pair import Digest, Expected, Pair
 from migrator.proof import Seen, read_sink
 from migrator.values import Value
 
-SLICE_PAGES = 5
+SLICE_PAGES = 2
 SLICE_ROWS = SLICE_PAGES * PAGE_ROWS
 """The most records of one slice, and so what one worker does again after a kill."""
 

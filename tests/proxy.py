@@ -1,8 +1,8 @@
 """A proxy before a DynamoDB endpoint: passes requests on, counts them, and may refuse, delay or cut them.
 
-    with proxy.before(endpoint) as between:
-        ... between.endpoint ...
-        between.written        # items written and acknowledged, by (table, key text), with how often
+with proxy.before(endpoint) as between:
+    ... between.endpoint ...
+    between.written        # items written and acknowledged, by (table, key text), with how often
 """
 
 import http.client
@@ -77,14 +77,21 @@ def before(endpoint: str) -> Iterator[Proxy]:
             operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
             if proxy.refuse_writes and operation in WRITES:
                 proxy.operations[f"refused {operation}"] += 1
-                return self._answer(400, json.dumps({"__type": "com.amazon#AccessDeniedException", "message": "no writes here"}).encode())
+                return self._answer(
+                    400,
+                    json.dumps({"__type": "com.amazon#AccessDeniedException", "message": "no writes here"}).encode(),
+                )
             status, answer = self._ask(body)
             if status == 200:
                 proxy.took(operation, json.loads(body), json.loads(answer))
             return self._answer(status, answer)
 
         def _ask(self, body: bytes) -> tuple[int, bytes]:
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in ("connection", "accept-encoding")}
+            headers = {
+                name: value
+                for name, value in self.headers.items()
+                if name.lower() not in ("connection", "accept-encoding")
+            }
             for attempt in range(2):
                 if not hasattr(local, "connection"):
                     local.connection = http.client.HTTPConnection(split.hostname, split.port, timeout=60)

@@ -7,7 +7,6 @@ import json
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -30,9 +29,7 @@ Answers = dict[tuple[Any, ...], Any]
 @pytest.fixture(
     scope="module", params=[f"{server} {shape}" for server in ("moto", "dynamodb_local") for shape in SHAPES]
 )
-def migrated(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, str, str]]:
+def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
     """The sample in a table of our making: its name, endpoint and shape."""
     server, _, shape = request.param.partition(" ")
     endpoint = request.getfixturevalue(f"{server}_endpoint")
@@ -40,7 +37,7 @@ def migrated(
     options = Options(state=str(tmp_path_factory.mktemp("states")), create=True, table_shape=shape)
     report = migrator.migrate(str(SAMPLE), address(table, endpoint), options)
     assert (report.outcome, report.proven) == ("done", "digest")
-    yield table, endpoint, shape
+    return table, endpoint, shape
 
 
 def address(table: str, endpoint: str) -> str:

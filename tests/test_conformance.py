@@ -6,6 +6,7 @@ import json
 import pickle
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from decimal import Decimal
 from itertools import count, product
 from pathlib import Path
@@ -496,18 +497,18 @@ def test_going_on_behind_a_cursor_gives_exactly_the_rest(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("small_pages")
-@pytest.mark.parametrize("wanted", [1, 2, 5, 16])
-def test_partitions_are_disjoint_and_complete(store: Store, wanted: int) -> None:
+def test_partitions_are_disjoint_and_complete(store: Store) -> None:
     rows = records(10)
     store.write(rows)
     source = store.source()
-    partitions = source.partitions(KINDS, wanted)
-    assert len({partition.id for partition in partitions}) == len(partitions)
-    assert wanted == 1 or len(partitions) > 1 or not store.splits
-    found = [row for partition in partitions for row in rest_of(source, partition, None)]
-    assert store.values(found) == store.values(rows)
-    assert len({row.place for row in found}) == len(rows)
-    assert source.partitions(KINDS, wanted) == partitions
+    for wanted in (1, 2, 5, 16):
+        partitions = source.partitions(KINDS, wanted)
+        assert len({partition.id for partition in partitions}) == len(partitions)
+        assert wanted == 1 or len(partitions) > 1 or not store.splits
+        found = [row for partition in partitions for row in rest_of(source, partition, None)]
+        assert store.values(found) == store.values(rows)
+        assert len({row.place for row in found}) == len(rows)
+        assert source.partitions(KINDS, wanted) == partitions
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -586,10 +587,8 @@ def test_what_is_not_there_is_nothing_and_is_not_made(store: Store) -> None:
 
 def test_a_source_that_is_not_there_is_an_error_or_empty_and_is_not_made(store: Store) -> None:
     before = store.footprint()
-    try:
+    with suppress(MigratorError):
         assert rows_of(store.source()) == []
-    except MigratorError as exc:
-        assert str(exc)
     assert store.footprint() == before
 
 

@@ -62,7 +62,14 @@ def run(step: int, whom: str, folder: Path, *args: str, steps: Path | None = Non
         environment["KILLED_STEPS"] = str(steps)
     command = [sys.executable, str(KILLED), str(step), whom, *args]
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, start_new_session=True, cwd=folder, check=False
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+        cwd=folder,
+        check=False,
     )
 
 
@@ -123,11 +130,15 @@ def test_a_kill_at_any_step_leaves_what_a_clean_run_does(
         assert look(folder / sink) == look(clean / sink), f"step {step}"
         assert counts(again.stdout) == counts(whole.stdout), f"step {step}"
         assert json.loads(again.stdout)["resumed"] == unfinished, f"step {step}"
-        assert sorted(p.name for p in folder.iterdir() if p.name not in ("state", "user")) == [sink], f"step {step}: left over"
+        assert sorted(p.name for p in folder.iterdir() if p.name not in ("state", "user")) == [sink], (
+            f"step {step}: left over"
+        )
 
 
 @pytest.mark.parametrize("whom", ["one", "group"])
-def test_a_kill_at_any_step_loses_nothing_on_the_way_to_dynamodb(whom: str, chat: Path, tmp_path: Path, moto_endpoint: str) -> None:
+def test_a_kill_at_any_step_loses_nothing_on_the_way_to_dynamodb(
+    whom: str, chat: Path, tmp_path: Path, moto_endpoint: str
+) -> None:
     client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=moto_endpoint)
 
     def items(table: str) -> list[str]:
@@ -139,7 +150,9 @@ def test_a_kill_at_any_step_loses_nothing_on_the_way_to_dynamodb(whom: str, chat
 
     steps = tmp_path / "steps"
     clean = f"clean-{whom}"
-    whole = run(0, whom, tmp_path, "migrate", str(chat), address(clean), "--create", "--workers", "2", "--json", steps=steps)
+    whole = run(
+        0, whom, tmp_path, "migrate", str(chat), address(clean), "--create", "--workers", "2", "--json", steps=steps
+    )
     assert whole.returncode == 0, whole.stderr
     for step in every(int(steps.read_text())):
         table = f"killed-{whom}-{step}"
@@ -161,12 +174,21 @@ def test_workers_die_with_the_coordinator(tmp_path: Path, moto_endpoint: str) ->
         environment = os.environ | {"MIGRATOR_STATE": str(tmp_path / "state"), "XDG_STATE_HOME": str(tmp_path / "user")}
         command = [sys.executable, str(KILLED), "0", "one", "migrate", "chat.db", address, "--create", "--workers", "2"]
         process = subprocess.Popen(
-            command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         deadline = time.monotonic() + 60
         while between.acknowledged < 300 and time.monotonic() < deadline:
             time.sleep(0.01)
-        workers = [child for child in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
+        workers = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
         assert len(workers) >= 2
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -178,23 +200,47 @@ def test_workers_die_with_the_coordinator(tmp_path: Path, moto_endpoint: str) ->
         seen = between.acknowledged
         again = run(0, "one", tmp_path, "migrate", "chat.db", address, "--create", "--workers", "1", "--json")
         assert again.returncode == 0, again.stderr
-        assert between.acknowledged - 3_000 <= 2 * 25, f"repeats beyond the bound: {between.acknowledged} acknowledged, {seen} before the kill"
+        assert between.acknowledged - 3_000 <= 2 * 25, (
+            f"repeats beyond the bound: {between.acknowledged} acknowledged, {seen} before the kill"
+        )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_slices_in_flight_and_the_run_resumes(number: int, code: int, tmp_path: Path, moto_endpoint: str) -> None:
+def test_a_signal_finishes_the_slices_in_flight_and_the_run_resumes(
+    number: int, code: int, tmp_path: Path, moto_endpoint: str
+) -> None:
     make_chat(tmp_path / "chat.db", 3_000)
     with proxy.before(moto_endpoint) as between:
         address = f"dynamodb://signal-{code}?region=eu-west-1&endpoint={between.endpoint}"
         environment = os.environ | {"MIGRATOR_STATE": str(tmp_path / "state"), "XDG_STATE_HOME": str(tmp_path / "user")}
-        command = [sys.executable, str(KILLED), "0", "one", "migrate", "chat.db", address, "--create", "--workers", "2", "--json"]
+        command = [
+            sys.executable,
+            str(KILLED),
+            "0",
+            "one",
+            "migrate",
+            "chat.db",
+            address,
+            "--create",
+            "--workers",
+            "2",
+            "--json",
+        ]
         process = subprocess.Popen(
-            command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         deadline = time.monotonic() + 60
         while between.acknowledged < 300 and time.monotonic() < deadline:
             time.sleep(0.01)
-        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)  # Ctrl-C reaches the whole group
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(
+            number
+        )  # Ctrl-C reaches the whole group
         output, trouble = process.communicate(timeout=60)
         assert process.returncode == code, trouble
         assert "Traceback" not in trouble

@@ -6,6 +6,7 @@ users, with NULLs and awkward text added.
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,12 @@ SAMPLE = DATA / "chat.db"
 TABLES = ("affinity", "facts", "episodes", "moods", "memories", "sessions")
 
 EMBEDDED = [name for name in stores.NAMES if name.partition(" ")[0] not in ("dynamodb_local", "dynalite")]
-PAIRS = [(first, second) for first in EMBEDDED for second in EMBEDDED]
+# How a file is packed and which shape a table has cannot meet: the second shape goes with plain files only.
+PAIRS = [
+    pair
+    for pair in product(EMBEDDED, EMBEDDED)
+    if not (any(name.endswith("GSI1") for name in pair) and any(name.endswith(("gz", "zst")) for name in pair))
+]
 for _server in ("dynamodb_local", "dynalite"):
     for _other in ("file.db", "file.jsonl"):
         for _shape in stores.SHAPES:
@@ -71,12 +78,15 @@ def proven(report: Report) -> bool:
 class Mover:
     """Migrates and verifies with a state folder of its own."""
 
-    def __init__(self, state: Path) -> None:
-        self.state = state
+    def __init__(self, state: Path, workers: int = 1) -> None:
+        self.state, self.workers = state, workers
 
     def options(self, sink: str, shape: str | None = None) -> Options:
         return Options(
-            state=str(self.state), create=True, workers=2, table_shape=shape if sink.startswith("dynamodb:") else None
+            state=str(self.state),
+            create=True,
+            workers=self.workers,
+            table_shape=shape if sink.startswith("dynamodb:") else None,
         )
 
     def move(self, source: str, sink: str, shape: str | None = None) -> Report:
@@ -173,10 +183,27 @@ def test_the_whole_sample_goes_into_any_store_and_back(
         sink.close()
 
 
+SCRIPT = DATA.parent / "acceptance_check.py"
+
+
 def checked(*arguments: object) -> bool:
     """Whether the independent script finds no difference."""
-    command = [sys.executable, str(DATA.parent / "acceptance_check.py"), *map(str, arguments)]
-    return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(SCRIPT))
+    return not end.value.code
+
+
+def test_the_independent_check_runs_alone_and_is_short(few: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), str(few)]
+    assert subprocess.run([*command, str(few)], check=False, capture_output=True).returncode == 0
+    assert subprocess.run([*command, str(SAMPLE)], check=False, capture_output=True).returncode == 1
+    text = SCRIPT.read_text("utf-8")
+    assert len(text.splitlines()) <= 40
+    assert {line.split()[1] for line in text.splitlines() if line.startswith(("import", "from"))} == {
+        "sqlite3", "sys", "collections", "decimal", "boto3",
+    }  # fmt: skip
 
 
 def test_the_independent_check_sees_a_difference(

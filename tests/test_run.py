@@ -67,7 +67,12 @@ def lines_of(path: str | None) -> list[dict[str, Any]]:
 
 def test_every_record_is_accounted_for(names: tuple[str, str], tmp_path: Path) -> None:
     source, _ = names
-    fill(source, "fact", *(fact("u", f"k{n}") for n in range(12)), fact("u", "k3", "newer", updated_at="2027-01-01T00:00:00"))
+    fill(
+        source,
+        "fact",
+        *(fact("u", f"k{n}") for n in range(12)),
+        fact("u", "k3", "newer", updated_at="2027-01-01T00:00:00"),
+    )
     fill(source, "fact", fact("u", "broken") | {"confidence": "much"})
     fill(source, "episode", episode("u", "one"))
     report = migrator.migrate(f"memory:{source}", str(tmp_path / "x.jsonl"), Options(on_reject="continue"))
@@ -75,11 +80,15 @@ def test_every_record_is_accounted_for(names: tuple[str, str], tmp_path: Path) -
     assert (tally.read, tally.written, tally.duplicates, tally.rejected) == (14, 12, 1, 1)
     assert report.closes
     assert (report.outcome, report.exit_code, report.proven) == ("rejects", 3, "digest")
-    assert [line["reason"] for line in lines_of(report.rejects_file)] == ["confidence holds text, the mapping says float"]
+    assert [line["reason"] for line in lines_of(report.rejects_file)] == [
+        "confidence holds text, the mapping says float"
+    ]
     assert [line["record"]["value"] for line in lines_of(report.duplicates_file)] == ["v"]
 
 
-def test_a_report_whose_accounting_does_not_close_is_a_bug(names: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_whose_accounting_does_not_close_is_a_bug(
+    names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, sink = names
     fill(source, "fact", fact("u", "k"))
     monkeypatch.setattr("migrator.engine._Slice._unsend", lambda *_: None)
@@ -103,7 +112,11 @@ def test_rejects_stop_the_run_and_it_goes_on_behind_them(names: tuple[str, str])
     assert first.kinds["fact"].tally.read < 11_001
     second = migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=1))
     assert second.resumed
-    assert (second.outcome, second.kinds["fact"].tally.written, second.kinds["fact"].tally.rejected) == ("rejects", 11_000, 1)
+    assert (second.outcome, second.kinds["fact"].tally.written, second.kinds["fact"].tally.rejected) == (
+        "rejects",
+        11_000,
+        1,
+    )
     assert len(records_of(sink)) == 11_000
 
 
@@ -125,10 +138,15 @@ def test_an_empty_source_is_refused_unless_it_is_meant(names: tuple[str, str]) -
     with pytest.raises(migrator.ConfigError, match="--allow-empty") as refused:
         migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(kinds=("fact",)))
     assert refused.value.report.exit_code == 2
-    assert migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(kinds=("fact",), allow_empty=True)).outcome == "done"
+    assert (
+        migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(kinds=("fact",), allow_empty=True)).outcome
+        == "done"
+    )
 
 
-@pytest.mark.parametrize(("proof", "proven"), [("digest", "digest"), ("rows", "rows"), ("counts", "counts"), ("none", "none")])
+@pytest.mark.parametrize(
+    ("proof", "proven"), [("digest", "digest"), ("rows", "rows"), ("counts", "counts"), ("none", "none")]
+)
 def test_a_run_says_what_it_has_proven(names: tuple[str, str], proof: Any, proven: str) -> None:
     source, sink = names
     fill(source, "fact", fact("u", "k"))
@@ -163,7 +181,9 @@ def test_replace_mends_it_and_keeps_what_was_there(names: tuple[str, str]) -> No
     assert [line["record"]["value"] for line in lines_of(report.replaced_file)] == ["other"]
 
 
-def test_a_record_that_comes_meanwhile_is_not_overwritten(names: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_comes_meanwhile_is_not_overwritten(
+    names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compared first, and decided by the store in the same write."""
     source, sink = names
     fill(source, "fact", fact("u", "k0"), fact("u", "k1"))
@@ -270,7 +290,9 @@ def test_a_slice_that_was_in_flight_does_not_overwrite_the_application(
     report = migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=1))
     tally = report.kinds["fact"].tally
     assert (report.outcome, tally.written, tally.differing) == ("differences", 8_999, 1)
-    assert held[len(held) - 1].record["value"] == "v" or any(r["value"] == "the application's" for r in records_of(sink))
+    assert held[len(held) - 1].record["value"] == "v" or any(
+        r["value"] == "the application's" for r in records_of(sink)
+    )
 
 
 def test_a_damaged_checkpoint_is_refused_and_restart_begins_anew(names: tuple[str, str], tmp_path: Path) -> None:
