@@ -19,7 +19,6 @@ from migrator.layout import Layout
 from migrator.mapping import Mapping, load_mapping, recognise
 from migrator.model import Address, Kind, Shape, Traits
 
-
 DEFAULT_MAPPING = "luminoracore-v1.1"
 
 

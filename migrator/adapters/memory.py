@@ -147,7 +147,7 @@ class MemoryAdapter:
 
     def describe(self, address: Address) -> Shape | None:
         kinds = {row.kind for row in store(address.name).rows.values()}
-        return Shape("memory", f"memory:{address.name}", {kind: () for kind in kinds}) if kinds else None
+        return Shape("memory", f"memory:{address.name}", dict.fromkeys(kinds, ())) if kinds else None
 
     def whereabouts(self, address: Address) -> str:
         return f"memory of this process: {address.name}"
