@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -56,6 +58,8 @@ class Checkpoint:
     tallies: dict[str, Tally] = field(default_factory=dict)
     digests: dict[str, dict[str, Any]] = field(default_factory=dict)
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
+    proofs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    proven: str = "none"
     foreign: int = 0
     ghosts: int = 0
     foreign_seen: list[str] = field(default_factory=list)
@@ -84,8 +88,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """Put a file in place whole: aside, fsync, rename, fsync of the folder. Raises StoreError if the disk will not have it."""
     aside = path.with_name(path.name + ".tmp")
     try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with _private(aside) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -97,6 +100,11 @@ def write_whole(path: Path, data: bytes) -> None:
         raise StoreError(
             f"{path}: cannot be written: {exc.strerror}. Free the disk or choose another folder (--state), then run again"
         ) from exc
+
+
+def _private(path: Path) -> BinaryIO:
+    """A new file that its owner alone may read."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -189,6 +197,8 @@ class State:
         return lock
 
     def unlock(self) -> None:
+        for worker in (self.path / "locks").glob("worker-*.lock"):
+            worker.unlink(missing_ok=True)
         for lock in self._locks:
             lock.release()
         self._locks.clear()
@@ -248,14 +258,23 @@ class State:
         return checkpoint
 
     def clear(self) -> None:
-        """Forget an earlier run of this job, but for its report."""
+        """Forget an earlier run of this job, but for its report and for what it replaced: that is nowhere else."""
         self.checkpoint_file.unlink(missing_ok=True)
         for name in NOTES:
             (self.path / f"{name}.jsonl").unlink(missing_ok=True)
             for part in (self.path / name).iterdir():
                 part.unlink()
-        for name in ("replaced.jsonl", "differences.jsonl"):
-            (self.path / name).unlink(missing_ok=True)
+        (self.path / "differences.jsonl").unlink(missing_ok=True)
+        if self.replaced_file.exists():
+            self.put_by(self.replaced_file, "replaced.jsonl")
+
+    def put_by(self, path: Path, name: str) -> Path:
+        """Keep a file of a finished run under a name that no other run takes: its time before the suffix."""
+        stamp = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y%m%dT%H%M%S%fZ")
+        stem, dot, suffix = name.partition(".")
+        kept = self.path / f"{stem}-{stamp}{dot}{suffix}"
+        path.replace(kept)
+        return kept
 
     # notes
 
@@ -275,7 +294,7 @@ class State:
             return None
         path = self.path / f"{name}.jsonl"
         aside = path.with_name(path.name + ".tmp")
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        with _private(aside) as out:
             for part in parts:
                 out.write(part.read_bytes())
             out.flush()
@@ -283,27 +302,46 @@ class State:
         aside.replace(path)
         return path
 
+    @property
+    def replaced_file(self) -> Path:
+        return self.path / "replaced.jsonl"
+
     def append_replaced(self, lines: Iterable[dict[str, Value]]) -> None:
         """Keep records that are about to be replaced: on disk before the write, and never taken back by a repeat."""
         data = b"".join(_line(line) for line in lines)
-        descriptor = os.open(self.path / "replaced.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "ab", buffering=0) as file:
-            file.write(data)
-            os.fsync(file.fileno())
+        try:
+            descriptor = os.open(self.replaced_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "ab", buffering=0) as file:
+                file.write(data)
+                os.fsync(file.fileno())
+        except OSError as exc:
+            raise StoreError(
+                f"{self.replaced_file}: cannot be written: {exc.strerror}. Nothing was replaced; free the disk and run again"
+            ) from exc
 
     def drop_repeats_of_replaced(self) -> Path | None:
         """At the end: each replaced record once, though its slice may have been done again."""
-        path = self.path / "replaced.jsonl"
+        path = self.replaced_file
         if not path.exists():
             return None
-        seen: set[bytes] = set()
-        kept = []
-        for line in path.read_bytes().splitlines(keepends=True):
-            digest = hashlib.sha256(line).digest()
-            if digest not in seen and line.endswith(b"\n"):
-                seen.add(digest)
-                kept.append(line)
-        write_whole(path, b"".join(kept))
+        aside, index = path.with_name(path.name + ".tmp"), self.scratch / "replaced.sqlite"
+        index.unlink(missing_ok=True)
+        with (
+            closing(sqlite3.connect(index, isolation_level=None)) as seen,
+            path.open("rb") as lines,
+            _private(aside) as out,
+        ):
+            seen.execute("PRAGMA journal_mode = OFF")
+            seen.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+            seen.execute("BEGIN")
+            for line in lines:
+                once = seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (hashlib.sha256(line).digest(),)).rowcount
+                if once and line.endswith(b"\n"):
+                    out.write(line)
+            out.flush()
+            os.fsync(out.fileno())
+        index.unlink()
+        aside.replace(path)
         return path
 
     def write_report(self, report: dict[str, Any]) -> None:
@@ -352,21 +390,19 @@ class JobStatus:
 
 
 def jobs(root: Path) -> Iterator[JobStatus]:
-    """All jobs under a state root, the latest first. A damaged checkpoint is a job too."""
+    """All jobs under a state root, the latest first. A damaged checkpoint is a job too; what only looked (a dry run) is none."""
     folders = [path for path in root.iterdir() if (path / "locks").is_dir()] if root.is_dir() else []
     for path in sorted(folders, key=lambda each: each.stat().st_mtime, reverse=True):
         state = State(root, path.name)
+        is_running = state.is_locked()
+        if not (is_running or state.checkpoint_file.exists()):
+            continue
         try:
             checkpoint = state.load()
-            words = "new" if checkpoint is None else (checkpoint.outcome or "interrupted")
+            words = "interrupted" if checkpoint is None else (checkpoint.outcome or "interrupted")
         except ConfigError:
             checkpoint, words = None, "damaged"
-        if state.is_locked():
-            words = "running"
-        held = (
-            sum(file.stat().st_size for file in state.scratch.glob("*") if file.is_file())
-            if state.scratch.is_dir()
-            else 0
-        )
-        changed = state.checkpoint_file.stat().st_mtime if state.checkpoint_file.exists() else path.stat().st_mtime
-        yield JobStatus(path, words, checkpoint, held, min(changed, time.time()))
+        held = [file for file in state.scratch.glob("*") if file.is_file()] if state.scratch.is_dir() else []
+        changed = (state.checkpoint_file if checkpoint else path).stat().st_mtime
+        size = sum(file.stat().st_size for file in held)
+        yield JobStatus(path, "running" if is_running else words, checkpoint, size, min(changed, time.time()))

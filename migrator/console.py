@@ -247,7 +247,7 @@ def _accounting(report: Report) -> tuple[list[str], list[list[str]]]:
             *(_n(getattr(kind.proof, column)) for column in proofs),
         ]
         if not dry:
-            row += [_n(kind.sink_count) if kind.sink_count is not None else "", _digest_words(report, kind)]
+            row += [_n(kind.proof.sink.count) if kind.proof.is_read else "", _digest_words(report, kind)]
         rows.append(row)
     return heads, rows
 

@@ -36,7 +36,7 @@ class Difference:
 
 @dataclass(slots=True)
 class KindProof:
-    """What was found for one kind. Counts are exact; `digest` is equal, differs or not compared."""
+    """What was found for one kind. Counts are exact; `digest` is equal, differs or not compared. `is_read`: the sink was read for it."""
 
     source: Digest = field(default_factory=Digest)
     sink: Digest = field(default_factory=Digest)
@@ -44,6 +44,21 @@ class KindProof:
     mismatched: int = 0
     extra: int = 0
     digest: str = "not compared"
+    is_read: bool = False
+
+    @property
+    def is_bad(self) -> bool:
+        """Something that should be in the sink is not there, or not so."""
+        return self.missing > 0 or self.mismatched > 0
+
+    def to_plain(self) -> dict[str, Value]:
+        plain = {name: getattr(self, name) for name in ("missing", "mismatched", "extra", "digest", "is_read")}
+        return plain | {"source": self.source.to_plain(), "sink": self.sink.to_plain()}
+
+    @staticmethod
+    def from_plain(plain: dict[str, Value]) -> KindProof:
+        digests = {name: Digest.from_plain(plain[name]) for name in ("source", "sink")}
+        return KindProof(**{**plain, **digests})
 
 
 @dataclass(slots=True)

@@ -48,8 +48,6 @@ class KindReport:
 
     tally: Tally = field(default_factory=Tally)
     proof: KindProof = field(default_factory=KindProof)
-    source_count: int | None = None
-    sink_count: int | None = None
 
     def to_plain(self) -> dict[str, Any]:
         tally, proof = self.tally, self.proof
@@ -62,8 +60,8 @@ class KindReport:
             "filtered": tally.filtered,
             "rejected": tally.rejected,
             "duplicates": tally.duplicates,
-            "source_count": self.source_count,
-            "sink_count": self.sink_count,
+            "source_count": proof.source.count,
+            "sink_count": proof.sink.count if proof.is_read else None,
             "missing": proof.missing,
             "mismatched": proof.mismatched,
             "extra": proof.extra,

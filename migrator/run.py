@@ -287,7 +287,7 @@ class Migration:
                     f"{checkpoint.repeated:,} records share their identity with a newer one and stay behind, in a file",
                 )
             )
-        lines += [("left behind", words) for words in self.report.narrowed]
+        lines += [("narrowed", words) for words in self.report.narrowed]
         if self.dry:
             lines.append(("dry run", "everything is read and compared, nothing is written"))
         else:
@@ -370,31 +370,34 @@ class Migration:
             copy(job, checkpoint, crew, stop, self.report.resumed, stop_on_reject, lambda result: _tick(tick, result))
 
     def _prove(self, job: Job, source: Source, sink: Sink, checkpoint: Checkpoint, crew: Crew, stop: Stop) -> None:
-        state = self.state
+        """Verify, then publish; what was proven is remembered, so that a run killed while publishing need not prove it again."""
+        state, whole = self.state, self.plan.sink.traits.whole
         if checkpoint.phase == "copying":
             checkpoint.phase = "verifying"
             state.save(checkpoint)
         if checkpoint.phase == "verifying":
             self._verify(job, source, sink, checkpoint, crew, stop)
-            if self.report.outcome != "differences" or not self.plan.sink.traits.whole:
+            checkpoint.proofs = {name: kind.proof.to_plain() for name, kind in self.report.kinds.items()}
+            checkpoint.proven = self.report.proven
+            if whole and any(kind.proof.is_bad for kind in self.report.kinds.values()):
+                sink.discard()  # what was staged is not what the source held: it is not published
+            else:
                 checkpoint.phase = "publishing"
                 state.save(checkpoint)
         if checkpoint.phase == "publishing":
-            if self.plan.sink.traits.whole and self.report.proven == "none" and self.options.proof != "none":
-                self._verify(job, source, sink, checkpoint, crew, stop, staged=False)
+            for name, plain in checkpoint.proofs.items():
+                self.report.kind(name).proof = proofs.KindProof.from_plain(plain)
+            self.report.proven = checkpoint.proven
             sink.publish()
         checkpoint.phase = "finished"
 
-    def _verify(
-        self, job: Job, source: Source, sink: Sink, checkpoint: Checkpoint, crew: Crew, stop: Stop, staged: bool = True
-    ) -> None:
+    def _verify(self, job: Job, source: Source, sink: Sink, checkpoint: Checkpoint, crew: Crew, stop: Stop) -> None:
         options, report = self.options, self.report
         ours = {kind: Digest.from_plain(plain) for kind, plain in checkpoint.digests.items()}
         for kind in self.plan.kinds:
-            report.kind(kind).source_count = ours.get(kind, Digest()).count
             report.kind(kind).proof.source = ours.get(kind, Digest())
-        if options.proof == "none" or not staged:
-            report.proven = "none" if options.proof == "none" else options.proof
+        if options.proof == "none":
+            report.proven = "none"
             return
         reader = sink.reader()
         theirs = self._read_sink(job, reader, crew, stop)
@@ -410,8 +413,6 @@ class Migration:
             proof.mismatched = max(0, proof.mismatched - tally.differing)
             if tally.differing or tally.kept:
                 proof.digest = "not compared" if not (proof.missing or proof.mismatched) else "differs"
-        if any(k.proof.missing or k.proof.mismatched for k in report.kinds.values()):
-            report.outcome = "differences"
 
     def _read_sink(self, job: Job, reader: Reader, crew: Crew, stop: Stop) -> proofs.Seen:
         seen = proofs.Seen()
@@ -438,7 +439,7 @@ class Migration:
         for name in plan.kinds:
             kind = report.kind(name)
             differing = kind.proof.mismatched + kind.proof.missing
-            kind.tally.unchanged = (kind.source_count or 0) - differing
+            kind.tally.unchanged = kind.proof.source.count - differing
             kind.tally.differing = differing
             kind.proof.mismatched = 0
         if any(kind.proof.digest != "equal" or kind.proof.extra for kind in report.kinds.values()):
@@ -484,7 +485,7 @@ class Migration:
                 + str({name: asdict(kind.tally) for name, kind in report.kinds.items()})
             )
         differing = sum(kind.tally.differing for kind in report.kinds.values())
-        if report.outcome == "differences" or differing:
+        if differing or any(kind.proof.is_bad for kind in report.kinds.values()):
             report.end("differences")
             report.mend = _command("migrate", self.plan, "--existing replace")
         elif report.rejected or report.foreign:
@@ -508,8 +509,7 @@ class Migration:
         """What was proven needs its snapshot no longer; what was replaced stays."""
         for each in self.state.scratch.iterdir():
             if each.name.startswith("replaced-"):
-                each.replace(self.state.path / each.name)
-                self.report.replaced_file = str(self.state.path / each.name)
+                self.report.replaced_file = str(self.state.put_by(each, each.name))
             elif each.is_dir():
                 shutil.rmtree(each)
             else:
@@ -552,7 +552,7 @@ class Verification:
             ]
         )
         _compare(report, plan, from_store, reader, options, state, show)
-        bad = any(kind.proof.missing or kind.proof.mismatched for kind in report.kinds.values())
+        bad = any(kind.proof.is_bad for kind in report.kinds.values())
         extra = any(kind.proof.extra for kind in report.kinds.values()) or bool(report.unreadable)
         if bad or (extra and not options.one_way):
             report.end("differences")
@@ -581,7 +581,7 @@ def _prove(
     report.unreadable = theirs.unreadable
     for kind, proof in found.items():
         report.kind(kind).proof = proof
-        report.kind(kind).source_count, report.kind(kind).sink_count = proof.source.count, proof.sink.count
+        proof.is_read = True
     if options.proof == "counts":
         for proof in found.values():
             short = proof.source.count - proof.sink.count
