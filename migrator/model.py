@@ -145,6 +145,14 @@ class Page:
     rejects: list[Reject] = field(default_factory=list)
     foreign: list[Foreign] = field(default_factory=list)
 
+    def add(self, found: Row | Foreign | Reject) -> None:
+        if isinstance(found, Row):
+            self.rows.append(found)
+        elif isinstance(found, Reject):
+            self.rejects.append(found)
+        else:
+            self.foreign.append(found)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

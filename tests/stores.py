@@ -176,8 +176,8 @@ class JsonStore(FileStore):
         return self.path.suffix == ".jsonl"
 
     def spoil(self) -> int:
-        module: Any = importlib.import_module("migrator.adapters.jsonfile")
-        with module._opened(self.path) as file:
+        module: Any = importlib.import_module("migrator.adapters.packing")
+        with module.opened(self.path) as file:
             text = file.read()
         if self.address.store == "jsonl":
             wrong = {"kind": "fact", "record": {"user_id": "eve", "category": "secret", "key": 7}}
@@ -187,7 +187,7 @@ class JsonStore(FileStore):
             document = json.loads(text)
             document["facts"][1:1] = ["secret", {"user_id": "eve", "category": "secret", "key": 7}]
             text, broken = json.dumps(document).encode(), 2
-        self.path.write_bytes(module._compression(self.path).compress(text))
+        self.path.write_bytes(module.compression_of(self.path).compress(text))
         return broken
 
 

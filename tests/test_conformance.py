@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import stores
+from migrator.adapters import base
 from migrator.adapters.base import Reader, Sink
 from migrator.errors import ConfigError, MigratorError
 from migrator.model import Existing, Origin, Reject, Row, Snapshot
@@ -45,10 +46,10 @@ def keyed_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stor
 @pytest.fixture
 def small_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of seven rows, and partitions of as few: what a large store has."""
-    module = sys.modules[type(store.adapter).__module__]
-    for name in ("PAGE_ROWS", "_PARTITION_ROWS", "_PARTITION_BYTES"):
-        if hasattr(module, name):
-            monkeypatch.setattr(module, name, 7)
+    for module in (base, sys.modules[type(store.adapter).__module__]):
+        for name in ("PAGE_ROWS", "_PARTITION_ROWS", "_PARTITION_BYTES"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, 7)
 
 
 def held_by(store: Store) -> list[bytes]:

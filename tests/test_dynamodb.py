@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 
 from migrator.adapters import dynamodb
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb import ADAPTER, DynamoDBReader, DynamoDBSink, DynamoDBSource, Pace, item_size
+from migrator.adapters.dynamodb import ADAPTER, DynamoDBReader, DynamoDBSink, DynamoDBSource
+from migrator.adapters.dynamodb_requests import Pace
+from migrator.adapters.dynamodb_values import from_attribute, item_size, to_attribute, to_item
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.mapping import load_mapping
 from migrator.model import Address, Existing, Origin, Partition, Reject, Row
@@ -422,7 +424,7 @@ def test_requests_are_bounded_in_bytes(stub: Stub, sink: DynamoDBSink) -> None:
 
 def test_unprocessed_keys_are_asked_for_again(stub: Stub, setting: Setting, clock: VirtualTime) -> None:
     for n in range(50):
-        stub.put(dynamodb._to_item(NEW.write(fact(n))))
+        stub.put(to_item(NEW.write(fact(n))))
 
     def leave_half(operation: str, request: dict[str, Any]) -> Any:
         asked = request["RequestItems"]["chat"]
@@ -439,7 +441,7 @@ def test_unprocessed_keys_are_asked_for_again(stub: Stub, setting: Setting, cloc
 
 
 def test_only_a_reader_reads_consistently(stub: Stub, setting: Setting) -> None:
-    stub.put(dynamodb._to_item(NEW.write(fact(1))))
+    stub.put(to_item(NEW.write(fact(1))))
     for adapter, wanted in ((ADAPTER.source, False), (ADAPTER.reader, True)):
         stub.requests.clear()
         store = adapter(at(stub.endpoint), setting)
@@ -468,7 +470,7 @@ values = st.recursive(
 
 @given(values)
 def test_a_value_comes_back_as_it_was(value: Any) -> None:
-    assert canonical(dynamodb._from_attribute(dynamodb._to_attribute(value))) == canonical(value)
+    assert canonical(from_attribute(to_attribute(value))) == canonical(value)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +481,7 @@ def test_a_value_comes_back_as_it_was(value: Any) -> None:
     ],
 )  # fmt: skip
 def test_numbers_are_written_as_their_shortest_text(value: Any, text: Any) -> None:
-    assert dynamodb._to_attribute(value) == {"N": str(text)}
+    assert to_attribute(value) == {"N": str(text)}
 
 
 def nested(depth: int) -> Any:
@@ -549,13 +551,13 @@ def test_a_record_over_a_limit_is_rejected_with_the_reason(setting: Setting, row
     ],
 )  # fmt: skip
 def test_sizes_are_counted_as_the_service_counts(value: Any, size: int) -> None:
-    assert item_size({"name": dynamodb._to_attribute(value)}) == 4 + size
+    assert item_size({"name": to_attribute(value)}) == 4 + size
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.dictionaries(names, values, max_size=6))
 def test_our_sizes_are_those_of_dynamodb_local(dynamodb_local_endpoint: str, attributes: dict[str, Any]) -> None:
-    item = dynamodb._to_item({**attributes, "user_id": "u", "SK": "s", "padding": ""})
+    item = to_item({**attributes, "user_id": "u", "SK": "s", "padding": ""})
     client = boto3.client("dynamodb", endpoint_url=dynamodb_local_endpoint)
     if "sizes" not in client.list_tables()["TableNames"]:
         make_table(dynamodb_local_endpoint, "sizes")

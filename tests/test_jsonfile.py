@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from migrator.adapters import jsonfile
+from migrator.adapters import base, json_text, jsonfile, packing
 from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Setting, Source
 from migrator.adapters.jsonfile import ADAPTER
 from migrator.errors import ConfigError, StoreError
@@ -106,7 +106,7 @@ def packed(name: str, data: bytes) -> bytes:
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonfile, "PAGE_ROWS", 4)
+    monkeypatch.setattr(base, "PAGE_ROWS", 4)
 
 
 # Round trips -----------------------------------------------------------------------------------------------------------
@@ -121,15 +121,15 @@ def test_what_is_written_is_read_again(tmp_path: Path, name: str) -> None:
     assert names_in(tmp_path) == sorted([name, "scratch"])
 
 
-@pytest.mark.parametrize("writer", [gzip, jsonfile._gzip])
+@pytest.mark.parametrize("writer", [gzip, packing._gzip])
 def test_isal_and_the_standard_library_read_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Any
 ) -> None:
     rows = [fact(n) for n in range(10)]
     with monkeypatch.context() as patch:
-        patch.setattr(jsonfile, "_gzip", writer)
+        patch.setattr(packing, "_gzip", writer)
         path = write(tmp_path / "a.jsonl.gz", rows)
-    monkeypatch.setattr(jsonfile, "_gzip", gzip)
+    monkeypatch.setattr(packing, "_gzip", gzip)
     assert rows_of(source_of(path)) == rows
     assert gzip.decompress(path.read_bytes()).count(b"\n") == 10
 
@@ -197,7 +197,7 @@ def test_a_text_has_a_repeated_key_only_if_it_has(value: Any, spaced: bool) -> N
     text = to_json({"value": value, "more": [value]})
     if spaced:
         text = json.dumps(json.loads(text), indent=1).encode()
-    assert canonical(jsonfile._parsed(text)) == canonical({"value": value, "more": [value]})
+    assert canonical(json_text.parsed(text)) == canonical({"value": value, "more": [value]})
 
 
 # Places to go on from --------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_a_rejected_line_is_found_by_its_number_in_every_partition_and_packing(t
         source = source_of(path)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(jsonfile, "_PARTITION_BYTES", 1)
-            patch.setattr(jsonfile, "PAGE_ROWS", 5)
+            patch.setattr(base, "PAGE_ROWS", 5)
             parts = source.partitions(KINDS, 6)
             resumed = [
                 page for part in parts for cursor in [first_cursor(source, part)] for page in source.pages(part, cursor)
@@ -429,7 +429,7 @@ def test_a_document_is_read_right_whatever_the_chunks(tmp_path: Path, monkeypatc
     ):
         path.write_text(text)
         for chunk in (2, 3, 5, 7, 64):
-            monkeypatch.setattr(jsonfile, "_CHUNK", chunk)
+            monkeypatch.setattr(json_text, "_CHUNK", chunk)
             (page,) = pages_of(source_of(path))
             assert [row.record for row in page.rows] == value["facts"]
             assert [each.held for each in page.foreign] == [{"value": 17}]
@@ -464,11 +464,11 @@ def test_a_shape_names_the_kinds_or_the_keys(tmp_path: Path) -> None:
         ("a.json.gz", b"", "holds nothing"),
         ("a.jsonl.zst", b"", "holds nothing"),
         ("a.json", b"\xef\xbb\xbf{}", "byte order mark"),
-        ("a.jsonl.gz", gzip.compress("{}".encode("utf-16")), "byte order mark"),
-        ("a.json", gzip.compress(b"{}"), "is gzip data: name it a.json.gz"),
+        ("a.jsonl.gz", gzip.compress("{}".encode("utf-16"), mtime=0), "byte order mark"),
+        ("a.json", gzip.compress(b"{}", mtime=0), "is gzip data: name it a.json.gz"),
         ("a.json.gz", b"{}", "is not gzip data"),
-        ("a.jsonl.zst", gzip.compress(b"{}"), "is not zstd data"),
-        ("a.json.gz", gzip.compress(DOCUMENT * 99)[:-20], "truncated"),
+        ("a.jsonl.zst", gzip.compress(b"{}", mtime=0), "is not zstd data"),
+        ("a.json.gz", gzip.compress(DOCUMENT * 99, mtime=0)[:-20], "truncated"),
         ("a.jsonl", DOCUMENT, r"no JSON Lines of records.*line 1.*named .json"),
         ("a.jsonl", b"\n{oops\n", "byte 2, line 2"),
         ("a.json", b'{"kind": "fact", "record": {}}\n{"kind": "fact", "record": {}}\n', "named .jsonl"),
@@ -562,16 +562,16 @@ def test_a_file_that_is_rewritten_meanwhile_is_not_called_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.json", [fact(n) for n in range(30)])
-    opened = jsonfile._opened
+    opened = jsonfile.opened
 
     def opened_too_late(*args: Any) -> Any:
         os.truncate(path, 50)
         return opened(*args)
 
-    monkeypatch.setattr(jsonfile, "_opened", opened_too_late)
+    monkeypatch.setattr(jsonfile, "opened", opened_too_late)
     with pytest.raises(StoreError, match="changed while being read"):
         rows_of(source_of(path))
-    monkeypatch.setattr(jsonfile, "_opened", opened)
+    monkeypatch.setattr(jsonfile, "opened", opened)
     with pytest.raises(StoreError, match="not JSON"):
         rows_of(source_of(path))
 

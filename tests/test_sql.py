@@ -369,7 +369,7 @@ def test_a_record_over_the_limit_is_rejected_with_its_size(tmp_path: Path) -> No
     rows, rejects = read(source(path, record_bytes=2_000_000))
     assert [row.place for row in rows] == ["facts:1", "facts:3", "facts:4"]
     assert [reject.place for reject in rejects] == ["facts:2", "facts:5"]
-    assert rejects[0].reason.startswith("3,000,0") and "value" not in rejects[0].held
+    assert rejects[0].reason.startswith("takes 3,000,0") and "value" not in rejects[0].held
     rows, rejects = read(source(path, record_bytes=1_000))
     assert [row.place for row in rows] == ["facts:1", "facts:4"] and len(rejects) == 3
 

@@ -4,6 +4,7 @@ How to add an adapter
 ---------------------
 1. Write `adapters/NAME.py`, in the order of its neighbours: Adapter, Source, Reader, Sink, values (`_to_x` / `_from_x` side by side),
    errors (one context manager that sorts the driver's exceptions). End it with `ADAPTER = ...` and name it in `adapters/__init__`.
+   What grows into an idea of its own (the requests, the values, the statements) gets a file beside it, which knows no Source and no Sink.
 2. Import the driver inside the module only: nobody pays for a store that is not used.
 3. Speak attributes, not fields: every item goes through `layout.read` on the way in and `layout.write` on the way out.
 4. Add the store to tests/stores.py: the conformance suite is the definition of done.
@@ -64,6 +65,20 @@ class Setting:
     record_bytes: int = RECORD_BYTES
     snapshot_limit: float = 3.0
     say: Callable[[str], None] = field(default=lambda words: None, compare=False)
+
+
+def is_full(page: Page, size: int) -> bool:
+    """Whether a page of so many bytes ends here."""
+    return len(page.rows) + len(page.rejects) + len(page.foreign) >= PAGE_ROWS or size >= PAGE_BYTES
+
+
+def rejected(row: Row, reason: str) -> Reject:
+    """A row that cannot travel, with all it holds."""
+    return Reject(row.kind, row.place, reason, row.record, row.origin)
+
+
+def too_large(size: int, limit: int) -> str:
+    return f"takes {size:,} bytes; the limit for a record is {limit:,}"
 
 
 class Source(ABC):
@@ -146,7 +161,7 @@ class Reader(Source):
             fitted = self.layout.fit(row, self.setting.unknown_fields)
             self.layout.write(fitted)
         except RecordError as exc:
-            return Reject(row.kind, row.place, str(exc), row.record, row.origin)
+            return rejected(row, str(exc))
         return fitted
 
     def weigh(self, row: Row) -> Weight:

@@ -7,31 +7,51 @@ A file that is written is whole or absent: each slice is a part of its own in a 
 renames. Parts are compressed one by one, for gzip members and zstd frames that follow each other are one valid file. What the sink file
 was before the run, and what it was published as, is remembered in the run's scratch folder until `discard`.
 
-Knows suffixes, compression and where a JSON value ends. Leaves numbers and tags to `values`, fields to the layout.
+Knows files, parts and the two forms. Leaves suffixes and compression to `packing`, where a JSON value ends and what it is to
+`json_text`, numbers and tags to `values`, fields to the layout.
 """
 
 from __future__ import annotations
 
 import errno
-import gzip
-import io
-import json
 import os
-import re
 import shutil
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO
 
 import orjson
 
-from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, RECORD_BYTES, Flushed, Reader, Setting, Sink
+from migrator.adapters.base import (
+    PAGE_BYTES,
+    RECORD_BYTES,
+    Flushed,
+    Reader,
+    Setting,
+    Sink,
+    is_full,
+    rejected,
+    too_large,
+)
+from migrator.adapters.json_text import Broken, Found, Scanner, parsed
+from migrator.adapters.packing import (
+    CHUNK,
+    DAMAGED,
+    GZIP,
+    PLAIN,
+    ZSTD,
+    Compression,
+    compression_of,
+    go_to,
+    line_at,
+    line_from,
+    next_line,
+    opened,
+)
 from migrator.errors import ConfigError, MigratorError, RecordError, StoreError
 from migrator.layout import Layout
 from migrator.model import (
@@ -53,17 +73,10 @@ from migrator.model import (
     Traits,
     Weight,
 )
-from migrator.values import Value, from_json, short_digest, to_json, untag
-
-try:  # several times faster, the same data
-    _gzip: Any = import_module("isal.igzip")
-    _DAMAGED: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error, import_module("isal.isal_zlib").error)
-except ImportError:
-    _gzip, _DAMAGED = gzip, (gzip.BadGzipFile, zlib.error)
+from migrator.values import Value, short_digest, to_json
 
 TRAITS = Traits(parallel=True, whole=True)
 
-_CHUNK = 1 << 18
 _PARTITION_BYTES = 4 << 20  # a smaller file is not worth a second worker
 _LOOK_LINES, _LOOK_KEYS, _LOOK_BYTES = 1_000, 64, 8 << 20  # how much `describe` looks at
 _BETWEEN_RECORDS = b",\n    "  # in a document; the line breaks are what a reader of its parts goes by
@@ -144,9 +157,9 @@ class JsonReader(Reader):
             fitted = self.layout.fit(row, self.setting.unknown_fields)
             size = len(_to_line(self.layout, self.is_document, fitted))
             if size > self.setting.record_bytes:
-                raise RecordError(_too_large(size, self.setting.record_bytes))
+                raise RecordError(too_large(size, self.setting.record_bytes))
         except (RecordError, ValueError, RecursionError) as exc:
-            return Reject(row.kind, row.place, str(exc), row.record, row.origin)
+            return rejected(row, str(exc))
         return fitted
 
     def weigh(self, row: Row) -> Weight:
@@ -155,22 +168,17 @@ class JsonReader(Reader):
     def _paged(self, items: Iterator[_Item]) -> Iterator[Page]:
         """Pages of items; the file must be the same before and behind each."""
         self._check()
-        page, count, size = Page([], None), 0, 0
+        page, size = Page([], None), 0
         for item, cursor, taken in self._sorted(items):
-            if isinstance(item, Row):
-                page.rows.append(item)
-            elif isinstance(item, Reject):
-                page.rejects.append(item)
-            else:
-                page.foreign.append(item)
-            page.cursor, count, size = cursor, count + 1, size + taken
-            if count >= PAGE_ROWS or size >= PAGE_BYTES:
+            page.add(item)
+            page.cursor, size = cursor, size + taken
+            if is_full(page, size):
                 self._check()
                 yield page
                 self._check()
-                page, count, size = Page([], None), 0, 0
+                page, size = Page([], None), 0
         self._check()
-        if count:
+        if page.cursor is not None:
             yield page
 
     def _sorted(self, items: Iterator[_Item]) -> Iterator[_Item]:
@@ -213,7 +221,7 @@ class FileReader(JsonReader):
         stamp = self._check()
         if stamp is None or not stamp.size:
             return []
-        if self.is_document or _compression(self.path) is not _PLAIN:
+        if self.is_document or compression_of(self.path) is not PLAIN:
             return [Partition("0000", {"start": 0, "end": None}, sequential=True)]
         parts = max(1, min(wanted, stamp.size // _PARTITION_BYTES))
         borders = [stamp.size * part // parts for part in range(parts + 1)]
@@ -223,26 +231,26 @@ class FileReader(JsonReader):
         return self._paged(self._items(after) if self.is_document else self._lines(partition, after))
 
     def size_hint(self) -> int | None:
-        if self.is_document or _compression(self.path) is not _PLAIN or not (stamp := self._check()):
+        if self.is_document or compression_of(self.path) is not PLAIN or not (stamp := self._check()):
             return None
         with _sorted_errors(self.path), self.path.open("rb") as file:
-            beginning = file.read(_CHUNK)
+            beginning = file.read(CHUNK)
         return stamp.size * beginning.count(b"\n") // len(beginning) if beginning else 0
 
     def _lines(self, partition: Partition, after: Cursor) -> Iterator[_Item]:
         """The lines that start in the partition. Cursors are offsets in the (decompressed) text."""
         end, limit = partition.spec["end"], self.setting.record_bytes
-        with _opened(self.path) as file:
-            at = began = _line_from(file, partition.spec["start"]) if after is None else _go_to(file, after)
+        with opened(self.path) as file:
+            at = began = line_from(file, partition.spec["start"]) if after is None else go_to(file, after)
             number = -1  # of lines since `began`
             while end is None or at < end:
-                line, size = _next_line(file, limit)
+                line, size = next_line(file, limit)
                 if not size:
                     return
                 start, at, number = at, at + size, number + 1
                 place = f"byte {start}"
                 if line is None:
-                    yield Reject(UNKNOWN_KIND, place, _too_large(size, limit)), at, 0
+                    yield Reject(UNKNOWN_KIND, place, too_large(size, limit)), at, 0
                 elif not line.isspace():
                     try:
                         yield _from_line(self.layout, line, place), at, size
@@ -252,8 +260,8 @@ class FileReader(JsonReader):
 
     def _items(self, after: Cursor) -> Iterator[_Item]:
         """The records of a document. A cursor is the number of those before it."""
-        with _opened(self.path) as file:
-            for number, found in enumerate(_Scanner(file, self.setting.record_bytes).items(), 1):
+        with opened(self.path) as file:
+            for number, found in enumerate(Scanner(file, self.setting.record_bytes).items(), 1):
                 if number > (after or 0):
                     yield self._from_item(found), number, len(found.text or b"")
 
@@ -263,9 +271,9 @@ class FileReader(JsonReader):
             raise Broken(found.offset, f'"{found.key}" is no array of records')
         place = f"{found.key}[{found.position}]" if found.position is not None else found.key
         if found.text is None:
-            return Reject(kind, place, _too_large(found.size, self.setting.record_bytes))
+            return Reject(kind, place, too_large(found.size, self.setting.record_bytes))
         try:
-            held = _parsed(found.text)
+            held = parsed(found.text)
         except Broken as exc:
             raise Broken(found.offset + exc.offset, exc.reason) from exc
         except RecordError as exc:
@@ -277,7 +285,7 @@ class FileReader(JsonReader):
         return self.layout.read(held, place, kind)
 
     def _line_at(self, offset: int) -> int:
-        self._known = _line_at(self.path, offset, self._known)
+        self._known = line_at(self.path, offset, self._known)
         return self._known[1]
 
     def _check(self) -> Stamp | None:
@@ -319,7 +327,7 @@ class StagedReader(JsonReader):
         for part in _parts(self.staging, self.layout):
             if not first <= part.rank <= tuple(spec["to"]):
                 continue
-            with _opened(part.path, _compression(Path(self.address.name))) as file:
+            with opened(part.path, compression_of(Path(self.address.name))) as file:
                 for number, line in enumerate(file, 1):
                     if part.rank > first or number > done:
                         place = f"{part.path.name} line {number}"
@@ -328,7 +336,7 @@ class StagedReader(JsonReader):
     def _from_staged(self, part: Part, line: bytes, place: str) -> Row | Foreign | Reject:
         if not self.is_document:
             return _from_line(self.layout, line, place)
-        return self.layout.read(_parsed(line.strip().removesuffix(b",")), place, part.kind)
+        return self.layout.read(parsed(line.strip().removesuffix(b",")), place, part.kind)
 
 
 # Write -----------------------------------------------------------------------------------------------------------------
@@ -362,7 +370,7 @@ class FileSink(Sink):
                 raise ConfigError(f"{self.path}: no such file; --create makes it")
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise ConfigError(f"{folder}: no permission to write there; choose another place or change its mode")
-            _compression(self.path).compress(b"")
+            compression_of(self.path).compress(b"")
         with _sorted_errors(self.path):
             memory = self._recall()
             if memory is None:
@@ -431,14 +439,14 @@ class FileSink(Sink):
     def _part(self, name: str) -> _PartFile:
         if name not in self._open:
             between = _BETWEEN_RECORDS if self.is_document else b""
-            self._open[name] = _PartFile(self._path_of(name), _compression(self.path), between)
+            self._open[name] = _PartFile(self._path_of(name), compression_of(self.path), between)
         return self._open[name]
 
     def _path_of(self, name: str) -> Path:
         return self.staging / f"{self._slice}.{name}.part"
 
     def _join(self) -> None:
-        compress = _compression(self.path).compress
+        compress = compression_of(self.path).compress
         with _private(self.joined) as out:
             pieces = self._document() if self.is_document else self._lines()
             for piece in pieces:
@@ -446,7 +454,7 @@ class FileSink(Sink):
                     out.write(compress(piece))
                 else:
                     with piece.open("rb") as part:
-                        shutil.copyfileobj(part, out, _CHUNK)
+                        shutil.copyfileobj(part, out, CHUNK)
             if not out.tell():
                 out.write(compress(b""))  # a compressed file of no bytes would be no valid one
             with suppress(FileNotFoundError):
@@ -514,7 +522,7 @@ class FileSink(Sink):
             os.link(self.path, kept)
         except OSError:  # another file system, or one without links
             with self.path.open("rb") as old, _private(kept) as out:
-                shutil.copyfileobj(old, out, _CHUNK)
+                shutil.copyfileobj(old, out, CHUNK)
                 _sync(out)
         _sync_folder(kept.parent)
 
@@ -621,22 +629,22 @@ def _sync_folder(path: Path) -> None:
 
 def _check_beginning(path: Path, address: Address) -> None:
     """Raises ConfigError for what the first bytes tell: an empty file, the wrong compression, a byte order mark."""
-    compression = _compression(path)
+    compression = compression_of(path)
     with path.open("rb") as raw:
         beginning = raw.read(4)
     if not beginning:
-        if _is_document(address) or compression is not _PLAIN:
+        if _is_document(address) or compression is not PLAIN:
             raise ConfigError(
                 f"{path} holds nothing (0 bytes): it was never written to its end; take a whole copy of it"
             )
         return
     if not beginning.startswith(compression.magic):
         raise ConfigError(f"{path} is not {compression.name} data: name it without {compression.suffix}")
-    if compression is _PLAIN:
-        for other in (_GZIP, _ZSTD):
+    if compression is PLAIN:
+        for other in (GZIP, ZSTD):
             if beginning.startswith(other.magic):
                 raise ConfigError(f"{path} is {other.name} data: name it {path.name}{other.suffix}")
-    with _opened(path) as file:
+    with opened(path) as file:
         beginning = file.read(3)
     if beginning.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         raise ConfigError(f"{path} starts with a byte order mark (byte 0, line 1): save it as UTF-8 without one")
@@ -646,16 +654,16 @@ def _kinds_of(path: Path) -> list[str]:
     """The kinds of the first lines. Raises ConfigError if not one of them is a record."""
     kinds: dict[str, None] = {}
     is_ours, problem, at, number = False, "", 0, 0
-    with _opened(path) as file:
+    with opened(path) as file:
         while number < _LOOK_LINES and at < _LOOK_BYTES:
-            line, size = _next_line(file, RECORD_BYTES)
+            line, size = next_line(file, RECORD_BYTES)
             if not size:
                 break
             start, at, number = at, at + size, number + 1
             if line is None or line.isspace():
                 continue
             try:
-                held = _parsed(line)
+                held = parsed(line)
             except (Broken, RecordError) as exc:
                 offset, reason = (exc.offset, f"not JSON: {exc.reason}") if isinstance(exc, Broken) else (0, str(exc))
                 problem = problem or f"{reason} (byte {start + offset}, line {number})"
@@ -675,14 +683,14 @@ def _keys_of(path: Path) -> list[str]:
     """The names of the first arrays. Of other values only a few: where each session is one, they are its identities."""
     arrays: dict[str, None] = {}
     others: dict[str, None] = {}
-    with _opened(path) as file:
-        scanner = _Scanner(file, RECORD_BYTES)
+    with opened(path) as file:
+        scanner = Scanner(file, RECORD_BYTES)
         for found in scanner.items():
             if found.position is None:
                 others[found.key] = None
             if found.text is not None:
                 try:
-                    _parsed(found.text)
+                    parsed(found.text)
                 except Broken as exc:
                     raise Broken(found.offset + exc.offset, exc.reason) from exc
                 except RecordError:
@@ -696,7 +704,7 @@ def _keys_of(path: Path) -> list[str]:
 
 def _check_end(path: Path) -> None:
     """Tells a truncated document that is too long to look through; of a compressed one only reading tells."""
-    if _compression(path) is not _PLAIN:
+    if compression_of(path) is not PLAIN:
         return
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -724,7 +732,7 @@ def _to_line(layout: Layout, is_document: bool, row: Row) -> bytes:
 def _from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Reject:
     """And back. Raises Broken if the line is no JSON."""
     try:
-        held = _parsed(line)
+        held = parsed(line)
     except RecordError as exc:
         return Reject(UNKNOWN_KIND, place, str(exc), _as_text(line))
     if not _is_line(held):
@@ -752,355 +760,6 @@ def _as_text(text: bytes) -> Record:
         return {"line": text}
 
 
-def _too_large(size: int, limit: int) -> str:
-    return f"takes {size:,} bytes; the limit for a record is {limit:,}"
-
-
-# JSON text -------------------------------------------------------------------------------------------------------------
-
-
-class Broken(Exception):
-    """Text that is no JSON, from this byte on."""
-
-    def __init__(self, offset: int, reason: str) -> None:
-        super().__init__(reason)
-        self.offset, self.reason = offset, reason
-
-
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
-def _parsed(text: bytes) -> Value:
-    """The exact value of a JSON text. What orjson would write the same way was read without a loss; the rest is looked at closely.
-
-    Raises Broken if it is none, RecordError if it says what no store could hold, or what two readers would read differently.
-    """
-    with suppress(ValueError, TypeError, RecursionError):
-        plain = orjson.loads(text)
-        if orjson.dumps(plain) == text.rstrip():
-            return untag(plain) if b'"$' in text else plain
-    try:
-        value = from_json(text)
-        if b"\\u" in text and _SURROGATE.search(text):
-            to_json(value)  # ValueError for a surrogate without its other half
-    except (ValueError, ArithmeticError, RecursionError) as exc:
-        _judge(text)
-        reason = exc.msg if isinstance(exc, json.JSONDecodeError) else str(exc)
-        raise RecordError(f"holds what cannot be kept: {reason}") from exc
-    if _may_repeat_keys(text, value):
-        _judge(text)
-    return value
-
-
-def _judge(text: bytes) -> None:
-    """The slow way: raises Broken where the syntax is wrong, RecordError for a key that is there twice and for NaN."""
-    try:
-        json.loads(text.decode(), object_pairs_hook=_distinct, parse_constant=_refused, parse_int=str, parse_float=str)
-    except json.JSONDecodeError as exc:
-        raise Broken(len(exc.doc[: exc.pos].encode(errors="surrogatepass")), exc.msg) from exc
-    except UnicodeDecodeError as exc:
-        raise Broken(exc.start, "not UTF-8") from exc
-    except RecursionError as exc:
-        raise RecordError("holds what cannot be kept: it is nested too deep") from exc
-
-
-def _distinct(pairs: list[tuple[str, Value]]) -> Record:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RecordError(f'the key "{twice[:60]}" is there twice')
-    return record
-
-
-def _refused(name: str) -> Value:
-    raise RecordError(f"holds {name}, which is no JSON number")
-
-
-def _may_repeat_keys(text: bytes, value: Value) -> bool:
-    """False only if no object in `text` has a key twice, told cheaply: `":` occurs exactly once for each key that was read.
-
-    An escaped quote before a colon is no end of a key; text that starts with a colon makes the count too high, which is harmless.
-    """
-    if b'\\\\"' in text or any(spaced in text for spaced in (b" :", b"\t:", b"\r:", b"\n:")):
-        return True
-    return text.count(b'":') - text.count(b'\\":') != _count_keys(value)
-
-
-def _count_keys(value: Value) -> int:
-    if type(value) is dict:
-        return len(value) + sum([_count_keys(each) for each in value.values() if type(each) in (dict, list)])
-    if type(value) is list:
-        return sum([_count_keys(each) for each in value if type(each) in (dict, list)])
-    return 0
-
-
-class Found(NamedTuple):
-    """A value of a document: `position` is its number in the array under `key`, None if it is that key's value itself.
-
-    `text` is None where it is over the limit.
-    """
-
-    key: str
-    position: int | None
-    offset: int
-    size: int
-    text: bytes | None
-
-
-class _Scanner:
-    """Finds the values in a document without holding more than one of them.
-
-    It knows where a value ends, and checks what stands between values; whether a value is JSON, whoever parses it will tell. (ijson would
-    parse, but its yajl turns half a surrogate into "?" without a word, and tells neither the byte of an error nor a key that repeats.)
-    """
-
-    # Possessive: a long value must cost neither stack nor a second look.
-    _RUN = re.compile(rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)*+', re.S)
-    _IN_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.S)
-    _WORD = re.compile(rb'[^\s",:{}\[\]]*+')
-    _SPACE = re.compile(rb"[ \t\r\n]*+")
-    _QUOTE, _BACKSLASH = b'"\\'
-    _OPENING = b"{["
-
-    def __init__(self, file: BinaryIO, limit: int) -> None:
-        self._file, self._limit = file, limit
-        self._buffer, self._at, self._base = b"", 0, 0
-        self.keys: set[str] | dict[str, None] = {}
-
-    @property
-    def offset(self) -> int:
-        return self._base + self._at
-
-    def items(self) -> Iterator[Found]:
-        """Each value in an array at the top, and each value at the top that is no array."""
-        keys = cast(dict[str, None], self.keys)
-        self._take(b"{")
-        is_last = self._peek() == b"}" and bool(self._take(b"}"))
-        while not is_last:
-            key = self._key()
-            if key in keys:
-                raise Broken(self.offset, f'the key "{key[:60]}" is there twice')
-            keys[key] = None
-            self._take(b":")
-            yield from self._values(key)
-            is_last = self._take(b",}") == b"}"
-        if self._peek():
-            raise Broken(self.offset, "more follows behind the end of the document (JSON Lines are named .jsonl)")
-
-    def _values(self, key: str) -> Iterator[Found]:
-        if self._peek() != b"[":
-            yield self._value(key, None)
-            return
-        self._take(b"[")
-        is_last = self._peek() == b"]" and bool(self._take(b"]"))
-        position = 0
-        while not is_last:
-            yield self._value(key, position)
-            position += 1
-            is_last = self._take(b",]") == b"]"
-
-    def _key(self) -> str:
-        if self._peek() != b'"':
-            raise self._unexpected(b'"')
-        found = self._value("", None)
-        key = _parsed(found.text) if found.text is not None else None
-        if not isinstance(key, str):
-            raise Broken(found.offset, "a key is wanted")
-        return key
-
-    def _value(self, key: str, position: int | None) -> Found:
-        first = self._peek()
-        start = self.offset
-        depth, in_text, is_large = 0, first == b'"', False
-        if first not in (b'"', b"{", b"["):
-            return self._word(key, position)
-        i = self._at + in_text
-        while True:
-            i = (self._IN_TEXT if in_text else self._RUN).match(self._buffer, i).end()  # type: ignore[union-attr]
-            if i >= len(self._buffer) or (in_text and self._buffer[i] == self._BACKSLASH):
-                if is_large or i - self._at > self._limit:
-                    is_large, self._at = True, i
-                i -= self._at
-                if not self._more():
-                    raise Broken(self._base + len(self._buffer), "the document ends within a value")
-                continue
-            char = self._buffer[i]
-            i += 1
-            if char == self._QUOTE:  # a run stops at a text whose end is not yet there
-                in_text = not in_text
-            else:
-                depth += 1 if char in self._OPENING else -1
-            if depth <= 0 and not in_text:
-                break
-        text = None if is_large else self._buffer[self._at : i]
-        self._at = i
-        size = self.offset - start
-        return Found(key, position, start, size, text if size <= self._limit else None)
-
-    def _word(self, key: str, position: int | None) -> Found:
-        """A number, true, false or null."""
-        while (end := self._WORD.match(self._buffer, self._at).end()) == len(self._buffer):  # type: ignore[union-attr]
-            if end - self._at > self._limit or not self._more():
-                break
-        found = Found(key, position, self.offset, end - self._at, self._buffer[self._at : end])
-        if not found.text:
-            raise self._unexpected(b"a value")
-        self._at = end
-        return found
-
-    def _peek(self) -> bytes:
-        """The next character that is no space, not yet taken; nothing at the end."""
-        while True:
-            self._at = self._SPACE.match(self._buffer, self._at).end()  # type: ignore[union-attr]
-            if self._at < len(self._buffer):
-                return self._buffer[self._at : self._at + 1]
-            if not self._more():
-                return b""
-
-    def _take(self, wanted: bytes) -> bytes:
-        """The next character, which must be one of those wanted."""
-        char = self._peek()
-        if not char or char not in wanted:
-            raise self._unexpected(wanted)
-        self._at += 1
-        return char
-
-    def _unexpected(self, wanted: bytes) -> Broken:
-        words = " or ".join(wanted.decode()) if len(wanted) < 3 else wanted.decode()
-        return Broken(self.offset, f"{words} is wanted" if self._peek() else "the document is truncated")
-
-    def _more(self) -> bool:
-        """Drop what was taken and read on, in growing steps, so that a long value is not copied over and over."""
-        rest = self._buffer[self._at :]
-        more = self._file.read(max(_CHUNK, len(rest)))
-        self._base, self._at, self._buffer = self._base + self._at, 0, rest + more
-        return bool(more)
-
-
-# Files -----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Compression:
-    """How the bytes of a file are packed. `compress` makes a piece that can stand behind another."""
-
-    name: str
-    suffix: str
-    magic: bytes
-    compress: Callable[[bytes], bytes]
-    decompressed: Callable[[BinaryIO], BinaryIO]
-
-
-class _ZstdFile(io.RawIOBase):
-    """Decompresses frame after frame. The library's own reader takes a truncated file for one that ends."""
-
-    _INPUT = 1 << 13  # one step may give thousands of times as much
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw, self._input, self._output = raw, b"", memoryview(b"")
-        self._decompressor = _zstandard().ZstdDecompressor()
-        self._frame: Any = None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        while not self._output:
-            data = self._input or self._raw.read(self._INPUT)
-            if not data and self._frame is None:
-                return 0
-            if not data:
-                raise EOFError("Compressed file ended before the end of a frame")
-            if self._frame is None:
-                self._frame = self._decompressor.decompressobj()
-            try:
-                self._output = memoryview(self._frame.decompress(data))
-            except _zstandard().ZstdError as exc:
-                raise zlib.error(str(exc)) from exc
-            self._input = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame = None
-        size = min(len(target), len(self._output))
-        target[:size], self._output = self._output[:size], self._output[size:]
-        return size
-
-
-def _zstandard() -> Any:
-    try:
-        return import_module("zstandard")
-    except ImportError as exc:
-        raise ConfigError("a file ending in .zst needs the package zstandard: pip install 'migrator[zstd]'") from exc
-
-
-def _zstd(data: bytes) -> bytes:
-    return cast(bytes, _zstandard().ZstdCompressor(level=3, write_checksum=True).compress(data))
-
-
-_PLAIN = Compression("plain", "", b"", lambda data: data, lambda raw: raw)
-_GZIP = Compression(
-    "gzip",
-    ".gz",
-    b"\x1f\x8b",
-    lambda data: cast(bytes, _gzip.compress(data, 1, mtime=0)),  # the same data is the same bytes
-    lambda raw: io.BufferedReader(_gzip.GzipFile(fileobj=raw), _CHUNK),
-)
-_ZSTD = Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", _zstd, lambda raw: io.BufferedReader(_ZstdFile(raw), _CHUNK))
-
-
-def _compression(path: Path) -> Compression:
-    return {_GZIP.suffix: _GZIP, _ZSTD.suffix: _ZSTD}.get(path.suffix.lower(), _PLAIN)
-
-
-@contextmanager
-def _opened(path: Path, compression: Compression | None = None) -> Iterator[BinaryIO]:
-    """The file's text, decompressed as its name or `compression` says."""
-    with ExitStack() as stack:
-        raw = stack.enter_context(path.open("rb", buffering=_CHUNK))
-        yield stack.enter_context((compression or _compression(path)).decompressed(raw))
-
-
-def _go_to(file: BinaryIO, offset: int) -> int:
-    """Pass everything before an offset, by seeking where the file can."""
-    if isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):
-        return file.seek(offset)
-    left = offset
-    while left and (data := file.read(min(left, _CHUNK))):
-        left -= len(data)
-    return offset
-
-
-def _line_from(file: BinaryIO, offset: int) -> int:
-    """Go to the first line that starts at an offset or behind it."""
-    if not offset:
-        return 0
-    _go_to(file, offset - 1)
-    _, size = _next_line(file, 0)
-    return offset - 1 + size
-
-
-def _next_line(file: BinaryIO, limit: int) -> tuple[bytes | None, int]:
-    """The next line and its size, 0 at the end; a line over the limit is passed without being held."""
-    line = file.readline(limit + 2)  # with its end, CR LF
-    if line.endswith(b"\n") or len(line) < limit + 2:
-        return line, len(line)
-    size, rest = len(line), line
-    while rest and not rest.endswith(b"\n"):
-        rest = file.readline(_CHUNK)
-        size += len(rest)
-    return None, size
-
-
-def _line_at(path: Path, offset: int, known: tuple[int, int] = (0, 1)) -> tuple[int, int]:
-    """The offset with its line number, counted on from a known one."""
-    at, line = known if known[0] <= offset else (0, 1)
-    with _opened(path) as file:
-        _go_to(file, at)
-        while at < offset and (data := file.read(min(offset - at, _CHUNK))):
-            at, line = at + len(data), line + data.count(b"\n")
-    return offset, line
-
-
 # Errors ----------------------------------------------------------------------------------------------------------------
 
 
@@ -1111,13 +770,13 @@ def _sorted_errors(path: Path, kind: type[MigratorError] = StoreError) -> Iterat
         yield
     except Broken as exc:
         with _sorted_errors(path, kind):
-            line = _line_at(path, exc.offset)[1]
+            line = line_at(path, exc.offset)[1]
         raise kind(
             f"{path}: not JSON: {exc.reason} (byte {exc.offset}, line {line}); mend the file or take an older copy"
         ) from exc
     except EOFError as exc:
         raise kind(f"{path}: truncated: the compressed data ends too early; take a whole copy of it") from exc
-    except _DAMAGED as exc:
+    except DAMAGED as exc:
         raise kind(f"{path}: its compressed data is damaged ({exc}); take another copy of it") from exc
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -1,0 +1,438 @@
+"""One DynamoDB table, asked and told: the client, its calls, and what its answers mean.
+
+Knows boto3: credentials, regions, endpoints, and which answers pass. Repeats what was throttled, left unprocessed or lost on the way, so
+that nothing is left out and nothing spins; what must not be repeated it raises, sorted by what to do next. Leaves what an item holds to
+`dynamodb_values`, and what is asked for, and when, to `dynamodb`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
+
+import boto3
+import botocore.loaders
+import botocore.session
+from botocore import exceptions as boto
+from botocore.config import Config
+
+from migrator.adapters.dynamodb_values import Item
+from migrator.errors import ConfigError, StoreError, TransientStoreError
+from migrator.model import Address, Record, Shape
+
+THREADS = 4  # requests at once, to hide latency
+
+PAUSE_BASE, PAUSE_CAP = 0.05, 20.0  # seconds
+PATIENCE = 300.0  # seconds without any progress after which a call gives up
+PLAN_PATIENCE = 3.0  # the same while a person waits for the plan
+
+
+class Pace:
+    """When requests may be sent. After one that brought nothing all threads pause together and one alone tries again.
+
+    Exponential backoff with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/);
+    whatever gets through ends it.
+    """
+
+    def __init__(
+        self,
+        patience: float = PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.clock = clock
+        self._patience, self._wait, self._jitter = patience, wait, jitter
+        self._lock, self._moved = threading.Lock(), threading.Condition()
+        # A queue, for a plain lock would go to the thread that just failed again and again.
+        self._queue: deque[object] = deque()
+        self._failures = 0
+        self._until = 0.0  # nothing is sent before
+        self._progress = float("-inf")
+
+    @contextmanager
+    def turn(self, stop: threading.Event) -> Iterator[None]:
+        """One request may be sent inside. Raises TransientStoreError if `stop` is set meanwhile."""
+        if not self._failures:
+            _unless(stop)
+            yield
+            return
+        me = object()
+        with self._moved:
+            self._queue.append(me)
+        try:
+            with self._moved:
+                while self._queue[0] is not me:
+                    self._moved.wait(0.5)
+                    _unless(stop)
+            while self._failures and (pause := self._until - self.clock()) > 0:
+                self.rest(stop, pause)
+            _unless(stop)
+            yield
+        finally:
+            with self._moved:
+                self._queue.remove(me)
+                self._moved.notify_all()
+
+    def rest(self, stop: threading.Event, seconds: float | None = None) -> None:
+        """Hold only this thread up: by default the shortest pause, for a batch of which a part got through."""
+        self._wait(stop, self._jitter() * PAUSE_BASE if seconds is None else seconds)
+        _unless(stop)
+
+    def progress(self) -> None:
+        with self._lock:
+            self._failures = 0
+            self._progress = self.clock()
+
+    def trouble(self, error: TransientStoreError, begun: float) -> None:
+        """A request brought nothing. Raises the error once nothing has got through for too long since `begun`."""
+        with self._lock:
+            now = self.clock()
+            waited = now - max(begun, self._progress)
+            if waited > self._patience:
+                raise TransientStoreError(f"{error}; nothing got through for {waited:.0f} s") from error
+            if self._failures and now < self._until:
+                return  # sent before the pause began
+            self._until = now + self._jitter() * min(PAUSE_CAP, PAUSE_BASE * 2 ** min(self._failures, 16))
+            self._failures += 1
+
+
+def _unless(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise TransientStoreError("the slice was given up")
+
+
+_paces: WeakValueDictionary[tuple[str, ...], Pace] = WeakValueDictionary()
+_paces_lock = threading.Lock()
+
+
+def _shared_pace(*name: str) -> Pace:
+    """One for all the stores in this process that speak to one table: throttled together, they wait together."""
+    with _paces_lock:
+        pace = _paces.get(name)
+        if pace is None:
+            pace = _paces[name] = Pace()
+        return pace
+
+
+class Table:
+    """One table: a client, the paces of reading and writing, and threads. Safe to use from several threads."""
+
+    def __init__(self, address: Address, patience: float | None = None, pace: Pace | None = None) -> None:
+        self.name = address.name
+        self.words = address.text
+        session, self.client = _client(address)
+        self.profile: str = session.profile_name
+        url = urlsplit(self.client.meta.endpoint_url)
+        self.endpoint = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"  # never a password
+        own = Pace(patience) if patience is not None else pace
+        self._read = own or _shared_pace(self.endpoint, self.region, self.name, "read")
+        self._write = own or _shared_pace(self.endpoint, self.region, self.name, "write")
+        self._stop = threading.Event()
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def region(self) -> str:
+        return str(self.client.meta.region_name)
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(THREADS, "dynamodb")
+        return self._pool
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._pool is not None:
+            self._pool.shutdown()
+        self.client.close()
+
+    def call(self, operation: str, stop: threading.Event | None = None, **request: Any) -> dict[str, Any]:
+        """One request, repeated until it is answered. Raises TransientStoreError when nothing has got through for too long."""
+        pace = self._pace_of(operation)
+        answer = self._sent(pace, operation, request, stop or self._stop, pace.clock())
+        pace.progress()
+        return answer
+
+    def batches(
+        self, operation: str, request: dict[str, Any], stop: threading.Event | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """A batch, repeated with what was left unprocessed until nothing is."""
+        pace = self._pace_of(operation)
+        begun = pace.clock()
+        leftover = _NEEDED[operation]
+        while request:
+            answer = self._sent(pace, operation, {"RequestItems": request}, stop or self._stop, begun)
+            left = answer[leftover]
+            if _count(left) == _count(request):
+                pace.trouble(TransientStoreError(f"{self.words}: throttled, all items came back unprocessed"), begun)
+            else:
+                pace.progress()
+                if left:
+                    pace.rest(stop or self._stop)
+            yield answer
+            request = left
+
+    def _sent(
+        self, pace: Pace, operation: str, request: dict[str, Any], stop: threading.Event, begun: float
+    ) -> dict[str, Any]:
+        while True:
+            with pace.turn(stop):
+                try:
+                    with _sorted_errors(self, operation):
+                        answer: dict[str, Any] = getattr(self.client, operation)(**request)
+                    # A proxy's page, or half an answer, is an answer without content to botocore.
+                    if _NEEDED.get(operation, "ResponseMetadata") in answer:
+                        return answer
+                    raise TransientStoreError(f"{self.words}: an answer to {operation} that is not DynamoDB's")
+                except TransientStoreError as exc:
+                    error = exc
+                except StoreError:
+                    pace.progress()  # it was answered
+                    raise
+                pace.trouble(error, begun)
+
+    def _pace_of(self, operation: str) -> Pace:
+        return self._write if operation in ("put_item", "batch_write_item", "create_table") else self._read
+
+    # the table itself
+
+    def describe(self) -> dict[str, Any] | None:
+        try:
+            described: dict[str, Any] = self.call("describe_table", TableName=self.name)["Table"]
+        except NoTable:
+            return None
+        return described
+
+    def shape(self, described: dict[str, Any], sample: tuple[Record, ...] = ()) -> Shape:
+        """Raises ConfigError for a table that cannot be used as it is, or not yet."""
+        status = described.get("TableStatus", "ACTIVE")
+        if status not in ("ACTIVE", "UPDATING"):
+            raise ConfigError(f"{self.words}: the table is {status}; run again when it is ACTIVE")
+        key = _key_names(described["KeySchema"])
+        types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
+        if not key[1]:
+            raise ConfigError(
+                f"{self.words}: the table has a hash key only ({key[0]}); a range key is needed, LuminoraCore cannot use it either. "
+                "Choose another table, or a new name with --create"
+            )
+        for name in key:
+            if types.get(name) != "S":
+                raise ConfigError(f"{self.words}: the key attribute {name} has type {types.get(name)}, not S (text)")
+        indexes = described.get("GlobalSecondaryIndexes") or []
+        index = (indexes[0]["IndexName"], *_key_names(indexes[0]["KeySchema"])) if indexes else None
+        words = f"DynamoDB table {self.name} ({shape_words(key, index)}, {self.region})"
+        return Shape("dynamodb", words, key=key, index=index, sample=sample)
+
+    def create(self, key: tuple[str, ...], index: tuple[str, ...] | None) -> None:
+        """Make it, billed by request and without time-to-live. That another makes it at the same time is fine."""
+        names = dict.fromkeys((*key, *(index or ())[1:]))
+        request: dict[str, Any] = {
+            "TableName": self.name,
+            "BillingMode": "PAY_PER_REQUEST",
+            "KeySchema": _key_schema(key),
+            "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in names],
+        }
+        if index is not None:
+            whole = {"ProjectionType": "ALL"}
+            schema = {"IndexName": index[0], "KeySchema": _key_schema(index[1:]), "Projection": whole}
+            request["GlobalSecondaryIndexes"] = [schema]
+        try:
+            self.call("create_table", **request)
+        except _InUse:
+            return
+
+    def wait_until_active(self) -> dict[str, Any]:
+        pause, deadline = 0.05, time.monotonic() + PATIENCE
+        while True:
+            described = self.describe()  # None right after its making: the service catches up
+            if described and described.get("TableStatus", "ACTIVE") in ("ACTIVE", "UPDATING"):
+                return described
+            if time.monotonic() > deadline:
+                raise StoreError(f"{self.words}: not ACTIVE after {PATIENCE:.0f} s; run again when it is")
+            self._stop.wait(pause)
+            pause = min(2 * pause, 5)
+
+
+_NEEDED = {
+    "batch_write_item": "UnprocessedItems",
+    "batch_get_item": "UnprocessedKeys",
+    "scan": "Items",
+    "query": "Items",
+    "describe_table": "Table",
+    "describe_time_to_live": "TimeToLiveDescription",
+}
+
+
+def _count(request_items: dict[str, Any]) -> int:
+    return sum(len(each["Keys"] if isinstance(each, dict) else each) for each in request_items.values())
+
+
+@cache
+def _service_models() -> Any:
+    """One loader for all clients of the process: to parse DynamoDB's service model again takes a quarter of a second each."""
+    return botocore.loaders.Loader()
+
+
+def _client(address: Address) -> tuple[Any, Any]:
+    """Raises ConfigError if the address, the profile or the region do not make one."""
+    options = address.options
+    config = Config(
+        retries={"total_max_attempts": 1},  # `Pace` repeats
+        connect_timeout=5,
+        read_timeout=30,
+        max_pool_connections=THREADS + 1,
+        parameter_validation=False,
+        tcp_keepalive=True,
+    )
+    try:
+        own = botocore.session.Session(profile=options.get("profile"))
+        own.register_component("data_loader", _service_models())
+        session = boto3.Session(botocore_session=own)
+        client = session.client(
+            "dynamodb", region_name=options.get("region"), endpoint_url=options.get("endpoint"), config=config
+        )
+    except boto.ProfileNotFound as exc:
+        raise ConfigError(f"{address.text}: {exc}; see `aws configure list-profiles`") from exc
+    except boto.NoRegionError as exc:
+        raise ConfigError(
+            f"{address.text}: no AWS region. Add ?region=eu-west-1 to the address, set AWS_DEFAULT_REGION, or give the profile one "
+            "(AWS_REGION alone is not read by boto3)"
+        ) from exc
+    except boto.BotoCoreError as exc:
+        raise ConfigError(f"{address.text}: {exc}; check the region, the profile and the AWS_* variables") from exc
+    except ValueError as exc:
+        raise ConfigError(f"{address.text}: the endpoint is no whole URL, such as http://localhost:8000") from exc
+    return session, client
+
+
+def _key_names(schema: list[dict[str, str]]) -> tuple[str, str]:
+    names = {each["KeyType"]: each["AttributeName"] for each in schema}
+    return names["HASH"], names.get("RANGE", "")
+
+
+def _key_schema(names: tuple[str, ...]) -> list[dict[str, str]]:
+    return [{"AttributeName": name, "KeyType": sort} for name, sort in zip(names, ("HASH", "RANGE"), strict=True)]
+
+
+def shape_words(key: tuple[str, ...], index: tuple[str, ...] | None) -> str:
+    return "/".join(key) + (f" with index {index[0]}: {'/'.join(filter(None, index[1:]))}" if index else "")
+
+
+# Errors ----------------------------------------------------------------------------------------------------------------
+
+
+class NoTable(StoreError):
+    """There is no such table."""
+
+
+class _InUse(StoreError):
+    """The table is being made or changed."""
+
+
+class NoSuchCall(StoreError):
+    """The server does not know the operation."""
+
+
+class Refused(StoreError):
+    """The service refuses what the request holds; the message is the service's reason."""
+
+
+class Taken(StoreError):
+    """The condition does not hold; `item` is what is there, where the server says it."""
+
+    def __init__(self, message: str, item: Item | None) -> None:
+        super().__init__(message)
+        self.item = item
+
+
+_PASSING = {
+    "InternalFailure", "InternalServerError", "LimitExceededException", "ProvisionedThroughputExceeded",
+    "ProvisionedThroughputExceededException", "ReplicatedWriteConflictException", "RequestLimitExceeded",
+    "RequestTimeout", "ServiceUnavailable", "Throttling", "ThrottlingException", "TransactionConflictException",
+    "TransactionInProgressException",
+}  # fmt: skip
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+_CREDENTIALS = _EXPIRED | {
+    "AuthFailure", "IncompleteSignature", "IncompleteSignatureException", "InvalidAccessKeyId", "InvalidClientTokenId",
+    "InvalidSignatureException", "MissingAuthenticationToken", "MissingAuthenticationTokenException", "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+}  # fmt: skip
+_REFUSED = {"ValidationException", "SerializationException", "ItemCollectionSizeLimitExceededException"}
+_NO_CREDENTIALS = (
+    boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.TokenRetrievalError,
+    boto.NoAuthTokenError, boto.SSOError, boto.UnauthorizedSSOTokenError,
+)  # fmt: skip
+_UNREACHABLE = (
+    boto.ConnectionError, boto.HTTPClientError, boto.ChecksumError, boto.ResponseStreamingError, boto.IncompleteReadError,
+)  # fmt: skip
+
+
+@contextmanager
+def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
+    words = table.words
+    try:
+        yield
+    except boto.ClientError as exc:
+        raise _sorted_answer(exc, table, operation) from exc
+    except _NO_CREDENTIALS as exc:
+        raise StoreError(
+            f"{words}: no AWS credentials could be had ({type(exc).__name__}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a "
+            "profile (?profile=NAME), or log in (`aws sso login`); a local server takes any"
+        ) from exc
+    except _UNREACHABLE as exc:
+        raise TransientStoreError(
+            f"{words}: no answer from {table.endpoint} ({type(exc).__name__}); check the endpoint (?endpoint=, AWS_ENDPOINT_URL_DYNAMODB), "
+            "the region and the network"
+        ) from exc
+    except boto.BotoCoreError as exc:
+        raise StoreError(f"{words}: {operation}: {exc}") from exc
+
+
+def _sorted_answer(exc: Any, table: Table, operation: str) -> StoreError:
+    """An answer that is an error, by what to do next. Messages name what was asked for and never an item."""
+    code, reason = exc.response["Error"].get("Code", ""), exc.response["Error"].get("Message", "")
+    status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    words, action = table.words, table.client.meta.method_to_api_mapping[operation]
+    if code in _PASSING or status >= 500:
+        return TransientStoreError(f"{words}: {action}: {code}")
+    if code == "ConditionalCheckFailedException":
+        return Taken(f"{words}: {action}: something is there", exc.response.get("Item"))
+    if code == "ResourceNotFoundException":
+        return NoTable(f"{words}: there is no such table in {table.region} at {table.endpoint}")
+    if code == "ResourceInUseException":
+        return _InUse(f"{words}: the table is being made or changed")
+    if code == "UnknownOperationException":
+        return NoSuchCall(f"{words}: the server does not know {action}")
+    if code in _EXPIRED:
+        return StoreError(f"{words}: the AWS credentials have expired ({code}); log in anew and run again")
+    if code in _CREDENTIALS:
+        return StoreError(
+            f"{words}: AWS does not accept these credentials ({code}); check the keys or the profile ({table.profile}), the region "
+            f"({table.region}) and this machine's clock"
+        )
+    if code in ("AccessDeniedException", "AccessDenied"):
+        need = f"dynamodb:{action} on the table {table.name}"
+        return StoreError(f"{words}: no permission for {need}; allow it in the policy of these credentials")
+    if code in _REFUSED:
+        return Refused(reason or code)
+    return StoreError(f"{words}: {action}: {code} (HTTP {status}) {reason[:200]}".rstrip())
+
+
+@contextmanager
+def planning() -> Iterator[None]:
+    """Before anything was touched, every trouble is one with the plan."""
+    try:
+        yield
+    except StoreError as exc:
+        message = f"{exc}" if not isinstance(exc, Refused) else f"DynamoDB refuses the request: {exc}"
+        raise ConfigError(message) from exc

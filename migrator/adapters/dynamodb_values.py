@@ -1,0 +1,197 @@
+"""Values as DynamoDB's attributes and back, and what an item may be: sizes, digits, depth, keys.
+
+Pure: knows the service's types, limits and arithmetic, and neither boto3 nor a table. Leaves what an attribute means to the layout.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from migrator.errors import RecordError
+from migrator.model import Record
+from migrator.values import Value, is_number, number
+
+AttributeValue = dict[str, Any]
+Item = dict[str, AttributeValue]
+
+ITEM_BYTES = 409_600
+HASH_BYTES, RANGE_BYTES = 2048, 1024
+DIGITS = 38
+DEPTH = 31  # lists and maps inside each other: the item itself is the first of the service's 32 levels
+
+
+# Values cross the border in pairs --------------------------------------------------------------------------------------
+
+
+def to_attribute(value: Value, depth: int = 0) -> AttributeValue:
+    """Raises ValueError, without the value, if DynamoDB has nothing for it."""
+    if isinstance(value, str):
+        return {"S": _text(value)}
+    if value is None:
+        return {"NULL": True}
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    if is_number(value):
+        return {"N": _number_text(value)}
+    if isinstance(value, bytes):
+        return {"B": value}
+    if isinstance(value, frozenset):
+        return _to_set(value)
+    if depth == DEPTH:
+        raise ValueError(f"is nested deeper than DynamoDB allows ({DEPTH} lists or objects)")
+    if isinstance(value, list):
+        return {"L": [to_attribute(each, depth + 1) for each in value]}
+    if isinstance(value, dict):
+        return {"M": {_name(name): to_attribute(each, depth + 1) for name, each in value.items()}}
+    raise ValueError(f"holds a {type(value).__name__}")
+
+
+def from_attribute(attribute: AttributeValue) -> Value:
+    """And back. Raises ValueError for a number that is none."""
+    ((sort, held),) = attribute.items()
+    match sort:
+        case "S" | "BOOL" | "B":
+            return held
+        case "N":
+            return number(held)
+        case "NULL":
+            return None
+        case "L":
+            return [from_attribute(each) for each in held]
+        case "M":
+            return from_item(held)
+        case "NS":
+            return frozenset(map(number, held))
+        case "SS" | "BS":
+            return frozenset(held)
+    raise ValueError(f"an attribute of the unknown type {sort}")
+
+
+def _to_set(value: frozenset[Value]) -> AttributeValue:
+    if not value:
+        raise ValueError("is an empty set, and DynamoDB holds none")
+    if all(isinstance(each, str) for each in value):
+        return {"SS": sorted(map(_text, value))}
+    if all(map(is_number, value)):
+        return {"NS": sorted(map(_number_text, value))}
+    if all(isinstance(each, bytes) for each in value):
+        return {"BS": sorted(value)}
+    raise ValueError("is a set of several types")
+
+
+def _text(value: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("holds text that is not Unicode (a lone surrogate)") from None
+    return value
+
+
+def _name(name: str) -> str:
+    if not name:
+        raise ValueError("holds an empty name, and DynamoDB takes none")
+    return _text(name)
+
+
+def _number_text(value: Value) -> str:
+    """The shortest decimal text, as LuminoraCore writes it (`Decimal(str(x))`)."""
+    if type(value) is int and -(10**DIGITS) < value < 10**DIGITS:
+        return str(value)
+    exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    if not exact.is_finite():
+        raise ValueError("is not a finite number")
+    if exact:
+        digits, _ = _significant(exact)
+        if len(digits) > DIGITS:
+            raise ValueError(f"has {len(digits)} significant digits, DynamoDB holds {DIGITS}")
+        if not -130 <= exact.adjusted() <= 125:
+            raise ValueError("is outside of DynamoDB's numbers (1e-130 to 9.99e125)")
+    return repr(value) if isinstance(value, float) else str(exact)
+
+
+def _significant(exact: Decimal) -> tuple[str, int]:
+    """The digits of a number without zeros around them, and the exponent of the last."""
+    _, digits, exponent = exact.as_tuple()
+    text = "".join(map(str, digits)).lstrip("0")
+    stripped = text.rstrip("0")
+    return stripped, int(exponent) + len(text) - len(stripped)
+
+
+def to_item(attributes: Record) -> Item:
+    """Raises RecordError, naming the attribute, if DynamoDB cannot hold one."""
+    item: Item = {}
+    for name, value in attributes.items():
+        try:
+            item[_name(name)] = to_attribute(value)
+        except ValueError as exc:
+            raise RecordError(f"{name} {exc}" if name.isprintable() and name else f"a field {exc}") from exc
+    return item
+
+
+def from_item(item: Item) -> Record:
+    return {name: from_attribute(attribute) for name, attribute in item.items()}
+
+
+# Limits and sizes ------------------------------------------------------------------------------------------------------
+
+
+def item_size(item: Item) -> int:
+    """The bytes an item counts: names and values, by the service's arithmetic.
+
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html says "approximately" of numbers;
+    here they are as DynamoDB Local counts them: a byte, and one for each pair of digits, pairs aligned at the decimal point, and
+    one for a minus; 0 is one byte.
+    """
+    return sum(len(name.encode()) + _value_size(attribute) for name, attribute in item.items())
+
+
+def _value_size(attribute: AttributeValue) -> int:
+    ((sort, held),) = attribute.items()
+    match sort:
+        case "S":
+            return len(held) if held.isascii() else len(held.encode())
+        case "N":
+            return _number_size(held)
+        case "B":
+            return len(held)
+        case "L":
+            return 3 + sum(1 + _value_size(each) for each in held)
+        case "M":
+            return 3 + len(held) + item_size(held)
+        case "SS":
+            return sum(len(each.encode()) for each in held)
+        case "NS":
+            return sum(map(_number_size, held))
+        case "BS":
+            return sum(map(len, held))
+    return 1  # NULL, BOOL
+
+
+def _number_size(text: str) -> int:
+    exact = Decimal(text)
+    if not exact:
+        return 1
+    digits, exponent = _significant(exact)
+    return 1 + (len(digits) + exponent % 2 + 1) // 2 + (exact < 0)
+
+
+def check_item(item: Item, key: tuple[str, ...], index: tuple[str, ...] | None) -> None:
+    """Raises RecordError if an item is over a limit or its keys are none."""
+    for position, name in enumerate((*key, *(index or ())[1:])):
+        limit = (HASH_BYTES, RANGE_BYTES)[position % 2]
+        attribute = item.get(name)
+        if attribute is None and name not in key:
+            continue  # the item is only missing in the index
+        text = (attribute or {}).get("S")
+        if not isinstance(text, str):
+            raise RecordError(f"the key attribute {name} is not text")
+        if not text:
+            raise RecordError(f"the key attribute {name} is empty")
+        if len(text.encode()) > limit:
+            raise RecordError(f"the key attribute {name} takes {len(text.encode()):,} bytes, DynamoDB allows {limit:,}")
+    size = item_size(item)
+    if size > ITEM_BYTES:
+        largest = max(item, key=lambda name: _value_size(item[name]))
+        raise RecordError(f"its item takes {size:,} bytes, DynamoDB allows {ITEM_BYTES:,} (most of it in {largest})")

@@ -1,0 +1,240 @@
+"""Where a JSON value ends, and what it is, exactly.
+
+Reads a text without losing a digit, and refuses what two readers would read differently; finds the values of a document that is larger
+than memory. Knows bytes and JSON's grammar. Leaves tags and numbers to `values`, files and their lines to others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import BinaryIO, NamedTuple, cast
+
+import orjson
+
+from migrator.errors import RecordError
+from migrator.model import Record
+from migrator.values import Value, from_json, to_json, untag
+
+_CHUNK = 1 << 18  # bytes that are read in one go
+
+
+class Broken(Exception):
+    """Text that is no JSON, from this byte on."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(reason)
+        self.offset, self.reason = offset, reason
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def parsed(text: bytes) -> Value:
+    """The exact value of a JSON text. What orjson would write the same way was read without a loss; the rest is looked at closely.
+
+    Raises Broken if it is none, RecordError if it says what no store could hold, or what two readers would read differently.
+    """
+    with suppress(ValueError, TypeError, RecursionError):
+        plain = orjson.loads(text)
+        if orjson.dumps(plain) == text.rstrip():
+            return untag(plain) if b'"$' in text else plain
+    try:
+        value = from_json(text)
+        if b"\\u" in text and _SURROGATE.search(text):
+            to_json(value)  # ValueError for a surrogate without its other half
+    except (ValueError, ArithmeticError, RecursionError) as exc:
+        _judge(text)
+        reason = exc.msg if isinstance(exc, json.JSONDecodeError) else str(exc)
+        raise RecordError(f"holds what cannot be kept: {reason}") from exc
+    if _may_repeat_keys(text, value):
+        _judge(text)
+    return value
+
+
+def _judge(text: bytes) -> None:
+    """The slow way: raises Broken where the syntax is wrong, RecordError for a key that is there twice and for NaN."""
+    try:
+        json.loads(text.decode(), object_pairs_hook=_distinct, parse_constant=_refused, parse_int=str, parse_float=str)
+    except json.JSONDecodeError as exc:
+        raise Broken(len(exc.doc[: exc.pos].encode(errors="surrogatepass")), exc.msg) from exc
+    except UnicodeDecodeError as exc:
+        raise Broken(exc.start, "not UTF-8") from exc
+    except RecursionError as exc:
+        raise RecordError("holds what cannot be kept: it is nested too deep") from exc
+
+
+def _distinct(pairs: list[tuple[str, Value]]) -> Record:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RecordError(f'the key "{twice[:60]}" is there twice')
+    return record
+
+
+def _refused(name: str) -> Value:
+    raise RecordError(f"holds {name}, which is no JSON number")
+
+
+def _may_repeat_keys(text: bytes, value: Value) -> bool:
+    """False only if no object in `text` has a key twice, told cheaply: `":` occurs exactly once for each key that was read.
+
+    An escaped quote before a colon is no end of a key; text that starts with a colon makes the count too high, which is harmless.
+    """
+    if b'\\\\"' in text or any(spaced in text for spaced in (b" :", b"\t:", b"\r:", b"\n:")):
+        return True
+    return text.count(b'":') - text.count(b'\\":') != _count_keys(value)
+
+
+def _count_keys(value: Value) -> int:
+    if type(value) is dict:
+        return len(value) + sum([_count_keys(each) for each in value.values() if type(each) in (dict, list)])
+    if type(value) is list:
+        return sum([_count_keys(each) for each in value if type(each) in (dict, list)])
+    return 0
+
+
+class Found(NamedTuple):
+    """A value of a document: `position` is its number in the array under `key`, None if it is that key's value itself.
+
+    `text` is None where it is over the limit.
+    """
+
+    key: str
+    position: int | None
+    offset: int
+    size: int
+    text: bytes | None
+
+
+class Scanner:
+    """Finds the values in a document without holding more than one of them.
+
+    It knows where a value ends, and checks what stands between values; whether a value is JSON, whoever parses it will tell. (ijson would
+    parse, but its yajl turns half a surrogate into "?" without a word, and tells neither the byte of an error nor a key that repeats.)
+    """
+
+    # Possessive: a long value must cost neither stack nor a second look.
+    _RUN = re.compile(rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)*+', re.S)
+    _IN_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.S)
+    _WORD = re.compile(rb'[^\s",:{}\[\]]*+')
+    _SPACE = re.compile(rb"[ \t\r\n]*+")
+    _QUOTE, _BACKSLASH = b'"\\'
+    _OPENING = b"{["
+
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        self._file, self._limit = file, limit
+        self._buffer, self._at, self._base = b"", 0, 0
+        self.keys: set[str] | dict[str, None] = {}
+
+    @property
+    def offset(self) -> int:
+        return self._base + self._at
+
+    def items(self) -> Iterator[Found]:
+        """Each value in an array at the top, and each value at the top that is no array."""
+        keys = cast(dict[str, None], self.keys)
+        self._take(b"{")
+        is_last = self._peek() == b"}" and bool(self._take(b"}"))
+        while not is_last:
+            key = self._key()
+            if key in keys:
+                raise Broken(self.offset, f'the key "{key[:60]}" is there twice')
+            keys[key] = None
+            self._take(b":")
+            yield from self._values(key)
+            is_last = self._take(b",}") == b"}"
+        if self._peek():
+            raise Broken(self.offset, "more follows behind the end of the document (JSON Lines are named .jsonl)")
+
+    def _values(self, key: str) -> Iterator[Found]:
+        if self._peek() != b"[":
+            yield self._value(key, None)
+            return
+        self._take(b"[")
+        is_last = self._peek() == b"]" and bool(self._take(b"]"))
+        position = 0
+        while not is_last:
+            yield self._value(key, position)
+            position += 1
+            is_last = self._take(b",]") == b"]"
+
+    def _key(self) -> str:
+        if self._peek() != b'"':
+            raise self._unexpected(b'"')
+        found = self._value("", None)
+        key = parsed(found.text) if found.text is not None else None
+        if not isinstance(key, str):
+            raise Broken(found.offset, "a key is wanted")
+        return key
+
+    def _value(self, key: str, position: int | None) -> Found:
+        first = self._peek()
+        start = self.offset
+        depth, in_text, is_large = 0, first == b'"', False
+        if first not in (b'"', b"{", b"["):
+            return self._word(key, position)
+        i = self._at + in_text
+        while True:
+            i = (self._IN_TEXT if in_text else self._RUN).match(self._buffer, i).end()  # type: ignore[union-attr]
+            if i >= len(self._buffer) or (in_text and self._buffer[i] == self._BACKSLASH):
+                if is_large or i - self._at > self._limit:
+                    is_large, self._at = True, i
+                i -= self._at
+                if not self._more():
+                    raise Broken(self._base + len(self._buffer), "the document ends within a value")
+                continue
+            char = self._buffer[i]
+            i += 1
+            if char == self._QUOTE:  # a run stops at a text whose end is not yet there
+                in_text = not in_text
+            else:
+                depth += 1 if char in self._OPENING else -1
+            if depth <= 0 and not in_text:
+                break
+        text = None if is_large else self._buffer[self._at : i]
+        self._at = i
+        size = self.offset - start
+        return Found(key, position, start, size, text if size <= self._limit else None)
+
+    def _word(self, key: str, position: int | None) -> Found:
+        """A number, true, false or null."""
+        while (end := self._WORD.match(self._buffer, self._at).end()) == len(self._buffer):  # type: ignore[union-attr]
+            if end - self._at > self._limit or not self._more():
+                break
+        found = Found(key, position, self.offset, end - self._at, self._buffer[self._at : end])
+        if not found.text:
+            raise self._unexpected(b"a value")
+        self._at = end
+        return found
+
+    def _peek(self) -> bytes:
+        """The next character that is no space, not yet taken; nothing at the end."""
+        while True:
+            self._at = self._SPACE.match(self._buffer, self._at).end()  # type: ignore[union-attr]
+            if self._at < len(self._buffer):
+                return self._buffer[self._at : self._at + 1]
+            if not self._more():
+                return b""
+
+    def _take(self, wanted: bytes) -> bytes:
+        """The next character, which must be one of those wanted."""
+        char = self._peek()
+        if not char or char not in wanted:
+            raise self._unexpected(wanted)
+        self._at += 1
+        return char
+
+    def _unexpected(self, wanted: bytes) -> Broken:
+        words = " or ".join(wanted.decode()) if len(wanted) < 3 else wanted.decode()
+        return Broken(self.offset, f"{words} is wanted" if self._peek() else "the document is truncated")
+
+    def _more(self) -> bool:
+        """Drop what was taken and read on, in growing steps, so that a long value is not copied over and over."""
+        rest = self._buffer[self._at :]
+        more = self._file.read(max(_CHUNK, len(rest)))
+        self._base, self._at, self._buffer = self._base + self._at, 0, rest + more
+        return bool(more)

@@ -1,0 +1,189 @@
+"""The rows of one table: read page by page, by key, and found by identity.
+
+Knows sqlite3, what it cannot give (larger than the limit, not UTF-8) and how to save the rest of such a row. Leaves statements to
+`sql_dialect`, fields to the layout, partitions, locks and errors to `sql`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import replace
+
+from migrator.adapters.base import Setting, is_full, too_large
+from migrator.adapters.sql_dialect import Connection, Dialect, Key, Table
+from migrator.errors import StoreError
+from migrator.model import Page, Record, Reject, Row
+from migrator.values import Value
+
+_INDEX_STEP = 20_000  # rows read in one go while the index of identities is built: a lock is held that long
+
+
+class Rows:
+    """Reads the rows of one table. One that cannot be read becomes a reject; the others go on."""
+
+    def __init__(self, connection: Connection, dialect: Dialect, table: Table, setting: Setting) -> None:
+        self.connection, self.dialect, self.table, self.setting = connection, dialect, table, setting
+        self._by_key = dialect.by_key(table)
+
+    def page(self, after: Key, upto: Key) -> tuple[Page, bool]:
+        """The next page behind a key (empty: the start), and whether there may be more."""
+        page, size, last = Page([], list(after)), 0, after
+        while not is_full(page, size):
+            try:
+                with closing(self._run(last, upto)) as run:
+                    for key, values in run:
+                        size += self._add(page, key, values)
+                        last = key
+                        if is_full(page, size):
+                            break
+                    else:
+                        page.cursor = list(last)
+                        return page, False
+            except sqlite3.Error as exc:
+                if not _is_unreadable(exc):
+                    raise
+                # sqlite3 steps ahead: it may be the next row or the one behind it. One row with care, then on as before.
+                behind = self._next_key(last, upto)
+                found = self.at(behind) if behind is not None else None
+                if isinstance(found, Row):
+                    page.rows.append(found)
+                elif found is not None:
+                    page.rejects.append(found)
+                    size += size_of(found.held.values())
+                last = behind or last
+        page.cursor = list(last)
+        return page, True
+
+    def at(self, key: Key) -> Row | Reject | None:
+        """The row with that key."""
+        try:
+            values = self.connection.execute(self._by_key, key).fetchone()
+        except sqlite3.Error as exc:
+            if not _is_unreadable(exc):
+                raise
+            return self._salvage(key)
+        if values is None:
+            return None
+        page = Page([], None)
+        self._add(page, key, values)
+        return (page.rows or page.rejects)[0]
+
+    def _run(self, after: Key, upto: Key) -> Generator[tuple[Key, tuple[Value, ...]], None, None]:
+        """Rows from one statement. It is closed with the generator, for it holds a lock."""
+        width = len(self.table.key)
+        with closing(self.connection.cursor()) as cursor:
+            for found in cursor.execute(self.dialect.page(self.table, bool(after), bool(upto)), (*after, *upto)):
+                yield found[:width], found[width:]
+
+    def _next_key(self, after: Key, upto: Key) -> Key | None:
+        keys = replace(self.table, columns=())
+        found: Key | None = self.connection.execute(
+            self.dialect.page(keys, bool(after), bool(upto)), (*after, *upto)
+        ).fetchone()
+        if found and any(isinstance(part, bytes) for part in found):
+            raise StoreError(f"{self.table.name} has a key that is not text: it cannot be read in order")
+        return found
+
+    def _add(self, page: Page, key: Key, values: tuple[Value, ...]) -> int:
+        size = size_of(values)
+        held = dict(zip(self.table.names, values))
+        place, kind = self.table.place(key), self.table.kind.kind.name
+        if size * 4 > self.setting.record_bytes and (exact := _exact_size(values)) > self.setting.record_bytes:
+            page.rejects.append(Reject(kind, place, too_large(exact, self.setting.record_bytes), held))
+            return exact
+        page.add(self.setting.layout.read(held, place, kind))
+        return size
+
+    def _salvage(self, key: Key) -> Reject | None:
+        """What can be read of a row that sqlite3 cannot give: column by column, text as bytes."""
+        held: Record = {}
+        reasons: list[str] = []
+        total = 0
+        self.connection.text_factory = bytes
+        try:
+            for name in self.table.names:
+                try:
+                    found = self.connection.execute(self.dialect.value_by_key(self.table, name), key).fetchone()
+                except sqlite3.DataError:
+                    reasons.append(f"{name} holds more than {self.setting.record_bytes:,} bytes")
+                    total += self._length(name, key)
+                    continue
+                if found is None:
+                    return None
+                value = found[1]
+                total += _exact_size((value,))
+                if found[0] == b"text":
+                    try:
+                        value = value.decode()
+                    except UnicodeDecodeError:
+                        reasons.append(f"{name} is not UTF-8 text")
+                held[name] = value
+        finally:
+            self.connection.text_factory = str
+        if total > self.setting.record_bytes:
+            reasons = [too_large(total, self.setting.record_bytes)]
+        return Reject(self.table.kind.kind.name, self.table.place(key), "; ".join(reasons) or "cannot be read", held)
+
+    def _length(self, column: str, key: Key) -> int:
+        if not self.table.keyed_by_row_id:
+            return self.setting.record_bytes + 1
+        # A blob tells its length without being read.
+        with self.connection.blobopen(self.table.name, column, key[0], readonly=True) as blob:
+            return len(blob)
+
+
+def size_of(values: Iterable[Value]) -> int:
+    """About how much values take: text counts its characters."""
+    return sum([len(v) if type(v) is str or type(v) is bytes else 8 for v in values])
+
+
+def _exact_size(values: Iterable[Value]) -> int:
+    return sum(len(v.encode()) if isinstance(v, str) else len(v) if isinstance(v, bytes) else 8 for v in values)
+
+
+def _is_unreadable(exc: sqlite3.Error) -> bool:
+    """A row that sqlite3 cannot give us: larger than the limit, or text that is not UTF-8 (which it reports without an error code)."""
+    if isinstance(exc, sqlite3.DataError):
+        return True
+    return isinstance(exc, sqlite3.OperationalError) and str(exc).startswith("Could not decode")
+
+
+class Finder:
+    """Finds rows of one table by their identity.
+
+    Where the table has no index for that, one of our own is kept in the connection's temporary database, never in the application's
+    file. Rows that come later are found by their row ids, which grow; a row that was found is looked at once more, for it may be gone.
+    """
+
+    def __init__(self, connection: Connection, dialect: Dialect, table: Table) -> None:
+        self.connection, self.table = connection, table
+        if table.indexed:
+            self._find = dialect.by_identity(table)
+            return
+        quote = dialect.quote
+        name, (key,) = quote(f"identities_{table.name}"), table.key
+        parts = [f"i{i}" for i in range(len(table.identity))]
+        columns, sources = ", ".join(parts), ", ".join(quote(column) for column in table.identity)
+        where = " AND ".join(f"x.{p} IS ?" for p in parts)
+        still = " AND ".join(f"t.{quote(c)} IS x.{p} COLLATE BINARY" for p, c in zip(parts, table.identity))
+        base = f"main.{quote(table.name)}"
+        self._find = f"SELECT x.k FROM temp.{name} x CROSS JOIN {base} t ON t.{key} = x.k WHERE {where} AND {still} ORDER BY x.k LIMIT 1"
+        self._take_in = (
+            f"INSERT INTO temp.{name} (k, {columns}) SELECT {key}, {sources} FROM {base} "
+            f"WHERE {key} > coalesce((SELECT max(k) FROM temp.{name}), -9223372036854775808) ORDER BY {key} LIMIT {_INDEX_STEP}"
+        )
+        connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
+        connection.execute(f"CREATE TEMP TABLE {name} (k INTEGER PRIMARY KEY, {columns})")
+        connection.execute(f"CREATE INDEX temp.{quote(f'identities_{table.name}_index')} ON {name} ({columns})")
+
+    def catch_up(self) -> None:
+        """Take in the rows that have come since; in steps, each of which holds a lock only briefly."""
+        if not self.table.indexed:
+            while self.connection.execute(self._take_in).rowcount == _INDEX_STEP:
+                pass
+
+    def find(self, identity: tuple[Value, ...]) -> Key | None:
+        found: Key | None = self.connection.execute(self._find, identity).fetchone()
+        return found
