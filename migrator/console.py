@@ -294,13 +294,8 @@ def _verdict(report: Report) -> Iterator[str]:
 
 def _proof_words(report: Report) -> str:
     snapshot = report.snapshot or {}
-    moment = (
-        f", the source as of {snapshot['moment']}"
-        if snapshot.get("moment")
-        else ", the source as it was read"
-        if snapshot
-        else ""
-    )
+    moment = f", the source as of {snapshot['moment']}" if snapshot.get("moment") else ""
+    moment = moment or (f", the source {snapshot['words']}" if snapshot else "")
     fidelity = f" ({'; '.join(report.fidelity)})" if report.fidelity else ""
     if report.command == "dry-run":
         return {

@@ -64,11 +64,11 @@ def look_through(address: str, mapping: str | None, show: Show) -> Inspection:
     inspection.unread_tables = sorted(set(store.shape.tables) - named) if store.address.store == "sql" else []
     now = time.time()
     with tempfile.TemporaryDirectory(prefix="migrator-") as folder:
-        source = store.adapter.source(
-            store.address, Setting(store.layout, found.kind_names(), Path(folder), say=show.say)
-        )
+        setting = Setting(store.layout, found.kind_names(), Path(folder), say=show.say)
+        # A look needs no snapshot: a file is read as it is, page by page, and a table eventually consistent, at half the price.
+        opened = store.adapter.reader(store.address, setting) if store.local_file else None
+        source = opened or store.adapter.source(store.address, setting)
         try:
-            source.snapshot()
             with show.progress("reading", source.size_hint()) as tick:
                 for partition in source.partitions(list(store.layout.kinds), WANTED_PARTITIONS):
                     for page in source.pages(partition, None):

@@ -498,6 +498,8 @@ class Migration:
     def _finish(self, checkpoint: Checkpoint) -> None:
         state, report = self.state, self.report
         checkpoint.outcome = report.outcome
+        if report.snapshot is not None and self.snapshot.moment is None:
+            report.snapshot["words"] = f"read between {checkpoint.started} and {_now()}"
         if self.dry:
             self._clear_scratch()
             return
@@ -552,6 +554,8 @@ class Verification:
             ]
         )
         _compare(report, plan, from_store, reader, options, state, show)
+        if snapshot.moment is None:
+            report.snapshot["words"] = f"read between {report.started} and {_now()}"
         bad = any(kind.proof.is_bad for kind in report.kinds.values())
         extra = any(kind.proof.extra for kind in report.kinds.values()) or bool(report.unreadable)
         if bad or (extra and not options.one_way):
