@@ -380,3 +380,12 @@ def test_status_tells_jobs_apart(capfd: pytest.CaptureFixture[str]) -> None:
     }
     assert jobs == {"x.jsonl": "done", "y.jsonl": "rejects"}
     assert "x.jsonl" in run(capfd, "status").out
+
+
+def test_a_database_that_is_made_is_its_owners_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    """It holds people's chats; one that was there keeps its mode."""
+    run(capfd, "migrate", "chat.db", "new.db")
+    assert Path("new.db").stat().st_mode & 0o777 == 0o600
+    Path("new.db").chmod(0o644)
+    run(capfd, "migrate", "chat.db", "new.db")
+    assert Path("new.db").stat().st_mode & 0o777 == 0o644

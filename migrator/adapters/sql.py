@@ -554,7 +554,7 @@ class SqlSink(Sink):
             raise ConfigError(f"{self.text}: there is no folder {self.path.parent}; make it first")
         try:
             self.setting.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.touch(exist_ok=False)
+            self.path.touch(0o600, exist_ok=False)  # it will hold people's chats
             found = self.path.stat()
             self._marker.write_text(f"{found.st_dev} {found.st_ino}")
         except OSError as exc:
