@@ -15,12 +15,13 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import platformdirs
 from filelock import FileLock, Timeout
 
 from migrator.errors import ConfigError, LockedError, StoreError
+from migrator.files import private, put_whole, sync
 from migrator.model import Cursor, Partition, Snapshot, Tally
 from migrator.values import Value, from_json, to_json
 
@@ -85,34 +86,13 @@ class Checkpoint:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put a file in place whole: aside, fsync, rename, fsync of the folder. Raises StoreError if the disk will not have it."""
-    aside = path.with_name(path.name + ".tmp")
+    """`put_whole`; raises StoreError if the disk will not have it."""
     try:
-        with _private(aside) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        _sync_folder(path.parent)
+        put_whole(path, data)
     except OSError as exc:
-        with suppress(OSError):
-            aside.unlink()
         raise StoreError(
             f"{path}: cannot be written: {exc.strerror}. Free the disk or choose another folder (--state), then run again"
         ) from exc
-
-
-def _private(path: Path) -> BinaryIO:
-    """A new file that its owner alone may read."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # The folder ------------------------------------------------------------------------------------------------------------
@@ -294,11 +274,10 @@ class State:
             return None
         path = self.path / f"{name}.jsonl"
         aside = path.with_name(path.name + ".tmp")
-        with _private(aside) as out:
+        with private(aside) as out:
             for part in parts:
                 out.write(part.read_bytes())
-            out.flush()
-            os.fsync(out.fileno())
+            sync(out)
         aside.replace(path)
         return path
 
@@ -329,7 +308,7 @@ class State:
         with (
             closing(sqlite3.connect(index, isolation_level=None)) as seen,
             path.open("rb") as lines,
-            _private(aside) as out,
+            private(aside) as out,
         ):
             seen.execute("PRAGMA journal_mode = OFF")
             seen.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
@@ -338,8 +317,7 @@ class State:
                 once = seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (hashlib.sha256(line).digest(),)).rowcount
                 if once and line.endswith(b"\n"):
                     out.write(line)
-            out.flush()
-            os.fsync(out.fileno())
+            sync(out)
         index.unlink()
         aside.replace(path)
         return path

@@ -25,6 +25,9 @@ EXIT_CODES = {
 }
 """How each outcome ends the process; SIGTERM makes it 143."""
 
+WRITE_RATE = 4_000
+"""Write units a second that a new on-demand table takes at once (AWS documentation, "on-demand initial throughput")."""
+
 
 def outcome_of(error: BaseException) -> tuple[str, int]:
     """The outcome and the exit code of a run that ended with an error: the one table."""
@@ -133,3 +136,24 @@ class Report:
     def end(self, outcome: str, error: str | None = None, exit_code: int | None = None) -> None:
         self.outcome, self.error = outcome, error
         self.exit_code = EXIT_CODES[outcome] if exit_code is None else exit_code
+
+
+def estimate(kinds: dict[str, dict[str, Any]], price: float) -> dict[str, Any]:
+    """From the weights of each kind: sizes, write units, time and price of what a dry run would write.
+
+    `price` is US dollars a million write units; a strongly consistent read unit (4 KB, for the verification) costs a fifth of a write
+    unit at AWS's on-demand prices.
+    """
+    units = sum(each["units"] for each in kinds.values())
+    size = sum(each["bytes"] for each in kinds.values())
+    reads = size / 4096
+    return {
+        "kinds": kinds,
+        "bytes": size,
+        "write_units": units,
+        "read_units": round(reads, 1),
+        "seconds": round(units / WRITE_RATE, 1),
+        "write_rate": WRITE_RATE,
+        "price_per_million": price,
+        "price": round(units * price / 1e6 + reads * price / 5 / 1e6, 6),
+    }

@@ -29,11 +29,8 @@ from migrator.errors import ConfigError, MigratorError
 from migrator.model import Existing, Snapshot, Tally
 from migrator.pair import Digest, Pair
 from migrator.plan import Options, Plan, make_plan, narrowed
-from migrator.report import Report, outcome_of
+from migrator.report import Report, estimate, outcome_of
 from migrator.values import to_json
-
-WRITE_RATE = 4_000
-"""Write units a second that a new on-demand table takes at once (AWS documentation, "on-demand initial throughput")."""
 
 SMALL = 20_000
 """Below so many records, starting worker processes costs more than they save."""
@@ -470,7 +467,7 @@ class Migration:
         report.differences_file = report.differences_file or _text(differing)
         report.replaced_file = _text(state.drop_repeats_of_replaced()) if not self.dry else None
         if checkpoint.weights:
-            report.estimate = _estimate(checkpoint, self.options.price)
+            report.estimate = estimate(checkpoint.weights, self.options.price)
 
     def _end(self, checkpoint: Checkpoint) -> None:
         self._decide(checkpoint)
@@ -637,26 +634,6 @@ def _compare(
         _prove(report, pair, ours.digests, theirs, options, state, show)
     finally:
         duplicates.close()
-
-
-def _estimate(checkpoint: Checkpoint, price: float) -> dict[str, Any]:
-    """Sizes, write units, time and price of what a dry run would write. `price` is US dollars a million write units; a strongly
-    consistent read unit (4 KB, for the verification) costs a fifth of a write unit at AWS's on-demand prices.
-    """
-    kinds = checkpoint.weights
-    units = sum(each["units"] for each in kinds.values())
-    size = sum(each["bytes"] for each in kinds.values())
-    reads = size / 4096
-    return {
-        "kinds": kinds,
-        "bytes": size,
-        "write_units": units,
-        "read_units": round(reads, 1),
-        "seconds": round(units / WRITE_RATE, 1),
-        "write_rate": WRITE_RATE,
-        "price_per_million": price,
-        "price": round(units * price / 1e6 + reads * price / 5 / 1e6, 6),
-    }
 
 
 def _command(name: str, plan: Plan, extra: str = "") -> str:

@@ -172,12 +172,13 @@ def test_sessions_are_found_where_luminoracore_can_find_them(
 # The application goes on ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def lived_on(luminoracore: ModuleType, moto_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(scope="module")
+def lived_on(luminoracore: ModuleType, moto_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A new table of ours into which LuminoraCore has written since; its address."""
     table = f"application-{uuid.uuid4().hex[:12]}"
-    migrator.migrate(str(SAMPLE), address(table, moto_endpoint), options(tmp_path))
-    storage = on_table(luminoracore, table, moto_endpoint, monkeypatch)
+    migrator.migrate(str(SAMPLE), address(table, moto_endpoint), options(tmp_path_factory.mktemp("lived")))
+    with pytest.MonkeyPatch.context() as patch:
+        storage = on_table(luminoracore, table, moto_endpoint, patch)
 
     async def live() -> None:
         session = {"session_id": "session_0123456789ab_1795338915"}

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
@@ -53,6 +53,7 @@ from migrator.adapters.packing import (
     opened,
 )
 from migrator.errors import ConfigError, MigratorError, RecordError, StoreError
+from migrator.files import private, put_whole, sync, sync_folder
 from migrator.layout import Layout
 from migrator.model import (
     UNKNOWN_KIND,
@@ -405,7 +406,7 @@ class FileSink(Sink):
             for name in {*self.layout.kinds, "all"} - self._open.keys():
                 self._path_of(name).unlink(missing_ok=True)
             self._open = {}
-            _sync_folder(self.staging)
+            sync_folder(self.staging)
         return Flushed()
 
     def reader(self) -> JsonReader:
@@ -426,7 +427,7 @@ class FileSink(Sink):
                 self._remember(_Memory(memory.before, Stamp.of(self.joined)))
                 self._check_sink(memory)
                 self.joined.replace(self.path)
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
             shutil.rmtree(self.staging, ignore_errors=True)
 
     def close(self) -> None:
@@ -447,7 +448,7 @@ class FileSink(Sink):
 
     def _join(self) -> None:
         compress = compression_of(self.path).compress
-        with _private(self.joined) as out:
+        with private(self.joined) as out:
             pieces = self._document() if self.is_document else self._lines()
             for piece in pieces:
                 if isinstance(piece, bytes):
@@ -459,7 +460,7 @@ class FileSink(Sink):
                 out.write(compress(b""))  # a compressed file of no bytes would be no valid one
             with suppress(FileNotFoundError):
                 os.fchmod(out.fileno(), self.path.stat().st_mode & 0o777)
-            _sync(out)
+            sync(out)
 
     def _lines(self) -> Iterator[bytes | Path]:
         yield from (part.path for part in _parts(self.staging, self.layout))
@@ -491,12 +492,7 @@ class FileSink(Sink):
         return _Memory(Stamp(**before) if before else None, Stamp(**published) if published else None)
 
     def _remember(self, memory: _Memory) -> None:
-        aside = self._memory.with_suffix(".tmp")
-        with _private(aside) as out:
-            out.write(orjson.dumps(memory))
-            _sync(out)
-        aside.replace(self._memory)
-        _sync_folder(self._memory.parent)
+        put_whole(self._memory, orjson.dumps(memory))
 
     def _is_published(self, memory: _Memory) -> bool:
         """True if the joined file, once made, is gone from the staging folder, and so is the old file from its place."""
@@ -521,10 +517,10 @@ class FileSink(Sink):
         try:
             os.link(self.path, kept)
         except OSError:  # another file system, or one without links
-            with self.path.open("rb") as old, _private(kept) as out:
+            with self.path.open("rb") as old, private(kept) as out:
                 shutil.copyfileobj(old, out, CHUNK)
-                _sync(out)
-        _sync_folder(kept.parent)
+                sync(out)
+        sync_folder(kept.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -579,7 +575,7 @@ class _PartFile:
         self._pending: list[bytes] = []
         self._size = 0
         self._is_empty = True
-        self._file = _private(self._aside)
+        self._file = private(self._aside)
 
     def add(self, text: bytes) -> None:
         if not self._is_empty:
@@ -592,7 +588,7 @@ class _PartFile:
 
     def finish(self) -> None:
         self._pour()
-        _sync(self._file)
+        sync(self._file)
         self._file.close()
         self._aside.replace(self._path)
 
@@ -605,23 +601,6 @@ class _PartFile:
         if self._pending:
             self._file.write(self._compress(b"".join(self._pending)))
             self._pending, self._size = [], 0
-
-
-def _private(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # Describe --------------------------------------------------------------------------------------------------------------
