@@ -26,9 +26,7 @@ WIDE_OPEN = 36_500  # days
 Answers = dict[tuple[Any, ...], Any]
 
 
-@pytest.fixture(
-    scope="module", params=[f"{server} {shape}" for server in ("moto", "dynamodb_local") for shape in SHAPES]
-)
+@pytest.fixture(scope="module", params=["moto user_id/SK", *(f"dynamodb_local {shape}" for shape in SHAPES)])
 def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
     """The sample in a table of our making: its name, endpoint and shape."""
     server, _, shape = request.param.partition(" ")

@@ -468,6 +468,12 @@ def test_a_store_tells_whether_it_holds_any_of_the_kinds(store: Store) -> None:
         assert opened.size_hint() in (None, 0, 1)
 
 
+def test_a_kind_is_found_behind_many_of_another(store: Store) -> None:
+    store.write([*(record_of("fact", number) for number in range(60)), record_of("session", 60)])
+    for kind, is_there in (("fact", True), ("session", True), ("mood", False)):
+        assert store.reader().holds([kind]).any is is_there
+
+
 def test_repeated_finds_every_two_of_one_identity_unless_the_store_guarantees_there_are_none(store: Store) -> None:
     store.write(records(2))
     source = store.source()

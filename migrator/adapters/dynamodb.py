@@ -56,6 +56,7 @@ BATCH_ITEMS, FETCH_KEYS = 25, 100
 BATCH_BYTES = 2 << 20  # a request may have 16 MB, and a byte of text may take six in JSON
 PENDING = 2 * THREADS  # batches that are sent or wait for a thread
 
+_FEW = 25  # items that are enough to tell what a table holds, mostly
 _END = "end"  # the cursor behind the last page
 
 
@@ -67,7 +68,7 @@ class DynamoDBAdapter:
             described = table.describe()
             if described is None:
                 return None
-            items = table.call("scan", TableName=table.name, Limit=25)["Items"]
+            items = table.call("scan", TableName=table.name, Limit=_FEW)["Items"]
             return table.shape(described, tuple(from_item(item) for item in items))
 
     def whereabouts(self, address: Address) -> str:
@@ -133,11 +134,10 @@ class DynamoDBSource(Source):
         if described is None:
             return Holdings(False, "no table")
         words = f"~{described.get('ItemCount', 0):,} items"
-        for items, _ in self._scan({"segment": 0, "of": 1}, None, PAGE_ROWS):
-            for item in items:
-                found = _read(self.layout, item)
-                if not isinstance(found, Foreign) and found.kind in (*kinds, UNKNOWN_KIND):
-                    return Holdings(True, words)
+        for item in self._items():
+            found = _read(self.layout, item)
+            if not isinstance(found, Foreign) and found.kind in (*kinds, UNKNOWN_KIND):
+                return Holdings(True, words)
         return Holdings(False, words)
 
     def size_hint(self) -> int | None:
@@ -160,6 +160,15 @@ class DynamoDBSource(Source):
         if described is None and not self.may_be_missing:
             raise StoreError(f"{self._table.words}: there is no such table any more")
         return described
+
+    def _items(self) -> Iterator[Item]:
+        """The table's items one after the other. A few first: mostly they tell enough, and a page of up to 1 MB is not paid for."""
+        whole = {"segment": 0, "of": 1}
+        few, behind = next(self._scan(whole, None, _FEW), ([], None))
+        yield from few
+        if behind:
+            for items, _ in self._scan(whole, behind, PAGE_ROWS):
+                yield from items
 
     def _scan(self, spec: dict[str, Any], start: Item | None, limit: int) -> Iterator[tuple[list[Item], Item | None]]:
         segment = {"Segment": spec["segment"], "TotalSegments": spec["of"]}
