@@ -121,6 +121,12 @@ def _file(scheme: str, path: str) -> Address:
         absolute = str((Path(path).expanduser() if path.startswith("~") else Path(path)).absolute())
     except RuntimeError as exc:
         raise ConfigError(f"{path}: no such user; write the path out") from exc
+    try:
+        Path(absolute).resolve()
+    except (RuntimeError, OSError) as exc:
+        raise ConfigError(
+            f"{path}: its symbolic links go in a circle, or its name is too long; name the file itself"
+        ) from exc
     quoted = absolute.replace("%", "%25").replace("?", "%3F")
     text = f"sqlite:///{quoted}" if scheme == "sqlite" else f"{scheme}:{absolute}"
     return Address(scheme, _STORES[scheme], text, absolute)

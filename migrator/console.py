@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -47,7 +47,7 @@ class Console:
 
     @contextmanager
     def progress(self, doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        if sys.stderr.isatty():
+        if _is_terminal(sys.stderr):
             from tqdm import tqdm
 
             with tqdm(
@@ -177,6 +177,11 @@ class Console:
         for layout in found.layouts.values():
             made = " (new stores get this one)" if layout.id in found.created.values() else ""
             click.echo(f"  {layout.id}: {layout.store}, {', '.join(layout.kinds)}{made}")
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks; a stream that was closed (`2>&-`) is None."""
+    return stream is not None and stream.isatty()
 
 
 def _move(bar: Any, records: int) -> None:
@@ -337,7 +342,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text: tuple[int,
     left = {*text, last} if heads[last] == "digest" else set(text)
     safe = [[harmless(cell) for cell in row] for row in rows]
     widths = [max([len(head), *(len(row[i]) for row in safe)]) for i, head in enumerate(heads)]
-    room = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 10_000
+    room = shutil.get_terminal_size((120, 24)).columns if _is_terminal(sys.stdout) else 10_000
     if sum(widths) + 2 * last > room and len(heads) > 3:
         width = max(len(head) for head in heads)
         return "\n".join(

@@ -198,6 +198,21 @@ def test_state_is_readable_by_its_owner_alone(capfd: pytest.CaptureFixture[str])
     assert Path("x.jsonl").stat().st_mode & 0o077 == 0
 
 
+def test_a_terminal_that_was_closed_stops_nothing(tmp_path: Path) -> None:
+    command = f"{Path(sys.executable).parent / 'migrator'} migrate chat.db x.jsonl"
+    for closed in ("2>&-", ">&-", ">&- 2>&- <&-"):
+        Path("x.jsonl").unlink(missing_ok=True)
+        assert subprocess.run(f"{command} {closed}", shell=True, check=False).returncode == 0
+        assert Path("x.jsonl").exists()
+
+
+def test_a_circle_of_links_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("loop.db").symlink_to("loop.db")
+    for args in (["migrate", "chat.db", "loop.db"], ["migrate", "loop.db", "x.jsonl"]):
+        said = run(capfd, *args)
+        assert (said.code, "circle" in said.err) == (2, True)
+
+
 def test_text_from_data_is_shown_harmless() -> None:
     assert harmless("a\x1b[31mb\r\n\x00é\ud800") == "a\\x1b[31mb\\r\\n\\x00é\\ud800"
 
