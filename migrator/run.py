@@ -237,6 +237,12 @@ class Migration:
             )
         checkpoint = Checkpoint(state.name, plan.describes, self.report.started, snapshot=self.snapshot)
         checkpoint.sink_was_empty = not reader.holds(plan.kinds).any
+        doubtful = [kind for kind in plan.kinds if not source.guarantees(kind)]
+        if doubtful and plan.source.address.store == "dynamodb":
+            names = ", ".join(doubtful)
+            self.show.say(
+                f"the table's keys allow one {names} under two keys: it is read once more to look for them (half a unit for 4 KB)"
+            )
         losers = Duplicates.build(state.path / "duplicates.sqlite", source.repeated(plan.kinds), plan.mapping.kinds)
         checkpoint.repeated = losers
         if losers and self.options.on_duplicate == "stop":
