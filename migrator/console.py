@@ -6,6 +6,7 @@ never reach the terminal. Knows reports and looks; leaves what happens to `comma
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -38,12 +39,12 @@ class Console:
         self.as_json = as_json
 
     def say(self, words: str) -> None:
-        click.echo(harmless(words), err=True)
+        _echo(harmless(words), err=True)
 
     def plan(self, lines: list[tuple[str, str]]) -> None:
         width = max(len(name) for name, _ in lines)
         for name, words in lines:
-            click.echo(f"{name:<{width}}  {harmless(words)}", err=self.as_json)
+            _echo(f"{name:<{width}}  {harmless(words)}", err=self.as_json)
 
     @contextmanager
     def progress(self, doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
@@ -63,31 +64,31 @@ class Console:
 
     def report(self, report: Report) -> None:
         if self.as_json:
-            click.echo(to_json(report.to_plain(), indent=True).decode())
+            _echo(to_json(report.to_plain(), indent=True).decode())
             return
         if report.kinds:
-            click.echo()
-            click.echo(_table(*_accounting(report)))
+            _echo()
+            _echo(_table(*_accounting(report)))
         for line in _verdict(report):
-            click.echo(harmless(line))
+            _echo(harmless(line))
 
     def failure(self, message: str, report: Report | None) -> None:
         """An error that ended a command: one or two lines on stderr, and the report where there is one."""
-        click.echo(f"error: {harmless(message)}", err=True)
+        _echo(f"error: {harmless(message)}", err=True)
         if report is None:
             return
         if self.as_json:
-            click.echo(to_json(report.to_plain(), indent=True).decode())
+            _echo(to_json(report.to_plain(), indent=True).decode())
         elif any(kind.tally.read for kind in report.kinds.values()):
-            click.echo()
-            click.echo(_table(*_accounting(report)))
-            click.echo(f"report: {report.state}/report.json")
+            _echo()
+            _echo(_table(*_accounting(report)))
+            _echo(f"report: {report.state}/report.json")
 
     # other commands
 
     def inspection(self, found: Inspection) -> None:
         if self.as_json:
-            click.echo(to_json(found.to_plain(), indent=True).decode())
+            _echo(to_json(found.to_plain(), indent=True).decode())
             return
         lines = [("store", found.whereabouts), ("mapping", found.mapping), ("layout", f"{found.layout}: {found.why}")]
         self.plan(lines)
@@ -105,8 +106,8 @@ class Console:
             for name, kind in found.kinds.items()
         ]
         if rows:
-            click.echo()
-            click.echo(
+            _echo()
+            _echo(
                 _table(
                     ["kind", "records", "unreadable", "mean", "largest", "expired", "oldest", "newest"],
                     rows,
@@ -114,17 +115,17 @@ class Console:
                 )
             )
         else:
-            click.echo("no records")
+            _echo("no records")
         if found.ghosts:
-            click.echo(f"{_n(found.ghosts)} ghosts: items that LuminoraCore leaves by mistake")
+            _echo(f"{_n(found.ghosts)} ghosts: items that LuminoraCore leaves by mistake")
         if found.foreign:
-            click.echo(
+            _echo(
                 f"{_n(found.foreign)} foreign items, which no kind of the mapping describes: {_some(found.foreign_seen)}"
             )
         if found.unread_tables:
-            click.echo(f"tables that no layout names: {_some(found.unread_tables)}")
+            _echo(f"tables that no layout names: {_some(found.unread_tables)}")
         for reject in found.rejects:
-            click.echo(f"unreadable: {harmless(reject)}")
+            _echo(f"unreadable: {harmless(reject)}")
 
     def status(self, root: Path, jobs: Sequence[JobStatus]) -> None:
         if self.as_json:
@@ -140,43 +141,53 @@ class Console:
                 }
                 for job in jobs
             ]
-            click.echo(to_json({"root": str(root), "jobs": plain}, indent=True).decode())
+            _echo(to_json({"root": str(root), "jobs": plain}, indent=True).decode())
             return
-        click.echo(f"jobs in {root}" + ("" if jobs else ": none"))
+        _echo(f"jobs in {root}" + ("" if jobs else ": none"))
         for job in jobs:
-            click.echo()
+            _echo()
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.changed))
-            click.echo(f"{job.state:<12} {when}  {job.path.name}")
+            _echo(f"{job.state:<12} {when}  {job.path.name}")
             if job.checkpoint is not None:
                 describes = job.checkpoint.describes
                 read = sum(tally.read for tally in job.checkpoint.tallies.values())
                 done = sum(progress.done for progress in job.checkpoint.progress)
-                click.echo(f"  {harmless(str(describes.get('source')))} → {harmless(str(describes.get('sink')))}")
-                click.echo(f"  {_n(read)} records read, {done} of {len(job.checkpoint.progress)} partitions done")
+                _echo(f"  {harmless(str(describes.get('source')))} → {harmless(str(describes.get('sink')))}")
+                _echo(f"  {_n(read)} records read, {done} of {len(job.checkpoint.progress)} partitions done")
             if job.snapshot_bytes:
-                click.echo(f"  a snapshot of the source remains: {_size(job.snapshot_bytes)} in {job.path / 'scratch'}")
+                _echo(f"  a snapshot of the source remains: {_size(job.snapshot_bytes)} in {job.path / 'scratch'}")
 
     def mappings(self, known: Sequence[Mapping]) -> None:
         if self.as_json:
-            click.echo(to_json([_mapping_plain(each) for each in known], indent=True).decode())
+            _echo(to_json([_mapping_plain(each) for each in known], indent=True).decode())
             return
-        click.echo(_table(["name", "what it describes"], [[each.name, each.title] for each in known], text=(0, 1)))
+        _echo(_table(["name", "what it describes"], [[each.name, each.title] for each in known], text=(0, 1)))
 
     def mapping(self, found: Mapping) -> None:
         if self.as_json:
-            click.echo(to_json(_mapping_plain(found), indent=True).decode())
+            _echo(to_json(_mapping_plain(found), indent=True).decode())
             return
-        click.echo(f"{found.name}: {harmless(found.title)}")
-        click.echo(f"file {found.path}, sha256 {found.sha256[:16]}…\n")
+        _echo(f"{found.name}: {harmless(found.title)}")
+        _echo(f"file {found.path}, sha256 {found.sha256[:16]}…\n")
         rows = [
             [kind.name, ", ".join(kind.identity), ", ".join(f.name for f in kind.fields if f.name not in kind.identity)]
             for kind in found.kinds.values()
         ]
-        click.echo(_table(["kind", "identity", "other fields"], rows, text=(0, 1, 2)))
-        click.echo("\nlayouts")
+        _echo(_table(["kind", "identity", "other fields"], rows, text=(0, 1, 2)))
+        _echo("\nlayouts")
         for layout in found.layouts.values():
             made = " (new stores get this one)" if layout.id in found.created.values() else ""
-            click.echo(f"  {layout.id}: {layout.store}, {', '.join(layout.kinds)}{made}")
+            _echo(f"  {layout.id}: {layout.store}, {', '.join(layout.kinds)}{made}")
+
+
+def _echo(text: str = "", err: bool = False) -> None:
+    """Show a line. Whoever read may have gone (`| head -1`): the work goes on without an audience."""
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, (sys.stderr if err else sys.stdout).fileno())
+        os.close(nowhere)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -210,7 +221,7 @@ class _PlainProgress:
         left = (
             f", ~{(self.total - self.done) / rate:.0f} s left" if self.total and self.total > self.done and rate else ""
         )
-        click.echo(f"{self.doing}: {self.done:,}{of} records, {rate:,.0f} a second{left}", err=True)
+        _echo(f"{self.doing}: {self.done:,}{of} records, {rate:,.0f} a second{left}", err=True)
 
     def end(self) -> None:
         if self.done and self.last - self.began >= _PLAIN_EVERY:

@@ -22,6 +22,15 @@ from migrator.model import Address, Kind, Shape, Traits
 DEFAULT_MAPPING = "luminoracore-v1.1"
 
 
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "existing": ("refuse", "replace"),
+    "on_reject": (None, "stop", "continue"),
+    "on_duplicate": ("newest", "stop"),
+    "unknown_fields": ("keep", "drop"),
+    "proof": ("digest", "counts", "rows", "none"),
+}
+
+
 @dataclass(frozen=True)
 class Options:
     """A person's choices, with their defaults; the command line's options of the same names."""
@@ -44,6 +53,15 @@ class Options:
     restart: bool = False
     table_shape: str | None = None
     snapshot_limit: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a choice that there is not."""
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                shown = ", ".join(str(choice) for choice in choices if choice is not None)
+                raise ConfigError(f'{name}: there is no "{getattr(self, name)}"; the choices are {shown}')
+        if not isinstance(self.kinds, tuple):
+            raise ConfigError("kinds: a tuple of names is wanted")
 
     def to_plain(self) -> dict[str, Any]:
         return {

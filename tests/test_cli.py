@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from migrator import Options
 from migrator.cli import cli, main, migrate_main
 from migrator.console import harmless
+from migrator.errors import ConfigError
 from migrator.report import EXIT_CODES
 
 DATA = Path(__file__).parent / "data"
@@ -204,6 +205,21 @@ def test_a_terminal_that_was_closed_stops_nothing(tmp_path: Path) -> None:
         Path("x.jsonl").unlink(missing_ok=True)
         assert subprocess.run(f"{command} {closed}", shell=True, check=False).returncode == 0
         assert Path("x.jsonl").exists()
+
+
+def test_the_work_goes_on_when_nobody_reads_on() -> None:
+    command = f"{Path(sys.executable).parent / 'migrator'} migrate chat.db x.jsonl"
+    ended = subprocess.run(
+        f"bash -c 'set -o pipefail; {command} | true'", shell=True, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, Path("x.jsonl").exists()) == (0, True), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("wrong", [{"existing": "keep"}, {"proof": "much"}, {"on_reject": "maybe"}, {"kinds": "fact"}])
+def test_a_choice_that_there_is_not_is_refused_in_python_too(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        Options(**wrong)
 
 
 def test_a_circle_of_links_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
