@@ -66,3 +66,7 @@ def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(import_module(f"migrator.{module}"), name)
     raise AttributeError(f"module 'migrator' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from migrator.errors import ConfigError, LockedError, StoreError
 from migrator.files import private, put_whole, sync
-from migrator.model import Cursor, Partition, Snapshot, Tally
+from migrator.model import Cursor, Partition, Reject, Row, Snapshot, Tally
 from migrator.values import Value, from_json, to_json
 
 FORMAT = 1
@@ -119,7 +120,9 @@ class State:
 
     def make(self) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.parent.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(exist_ok=True, mode=0o700)
+            self.path.mkdir(exist_ok=True, mode=0o700)
             for each in ("locks", "scratch", *NOTES):
                 (self.path / each).mkdir(exist_ok=True, mode=0o700)
         except OSError as exc:
@@ -130,6 +133,17 @@ class State:
     @property
     def scratch(self) -> Path:
         return self.path / "scratch"
+
+    def empty_scratch(self) -> None:
+        """Drop the snapshot and whatever else a run needed while it lasted."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.duplicates.unlink(missing_ok=True)
+        self.make()
+
+    @property
+    def duplicates(self) -> Path:
+        """The index of losers, for as long as a job lasts."""
+        return self.path / "duplicates.sqlite"
 
     # locks
 
@@ -266,6 +280,11 @@ class State:
             write_whole(path, data)
         else:
             path.unlink(missing_ok=True)
+
+    def note_left_behind(self, slice_name: str, rejects: Iterable[Reject], duplicates: Iterable[Row]) -> None:
+        """Leave the records of a slice that did not travel, each with its place and the rejects with their reason."""
+        self.note("rejects", slice_name, (reject.to_plain() for reject in rejects))
+        self.note("duplicates", slice_name, (row.to_plain() | {"place": row.place} for row in duplicates))
 
     def join_notes(self, name: str) -> Path | None:
         """One file of all slices' notes, in the order of the plan; None if there are none."""

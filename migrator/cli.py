@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrator.errors import MigratorError
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,7 +22,7 @@ _OPTIONS: dict[str, list[Callable[[Any], Any]]] = {
         click.option("--mapping", metavar="NAME|FILE", help="The mapping; recognised from the source if left out."),
     ],
     "two stores": [
-        click.option("--kinds", metavar="A,B", default="", help="Only these kinds, separated by commas."),
+        click.option("--kinds", metavar="A,B", help="Only these kinds, separated by commas."),
         click.option("--on-duplicate", type=click.Choice(["newest", "stop"]), default="newest", show_default=True, help="Of records with one identity: the newest travels, or refuse."),
         click.option("--unknown-fields", type=click.Choice(["keep", "drop"]), default="keep", show_default=True, help="Fields the mapping does not know: kept where the sink can, else the record is rejected; or left behind."),
         click.option("--allow-empty", is_flag=True, help="Go on though the source holds nothing."),
@@ -211,22 +209,24 @@ def mappings_show(mapping: str, as_json: bool) -> None:
 
 @mappings.command("check")
 @click.argument("mapping")
-def mappings_check(mapping: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def mappings_check(mapping: str, as_json: bool) -> None:
     """Check MAPPING, a name or a file, whole; the first thing that is wrong is told with file, table and reason.
 
     \b
     Example:  migrator mappings check luminoracore-v1.1
     """
-    from migrator.mapping import load_mapping
+    from migrator import commands
+    from migrator.console import Console
 
-    found = load_mapping(mapping)
-    click.echo(f"{found.path}: {found.name} is sound: {len(found.kinds)} kinds, {len(found.layouts)} layouts")
+    Console(as_json).sound(commands.check_mapping(mapping))
 
 
 def _options(given: dict[str, Any]) -> Any:
     from migrator.plan import Options
 
-    given["kinds"] = tuple(each.strip() for each in given.get("kinds", "").split(",") if each.strip())
+    kinds = given["kinds"]
+    given["kinds"] = () if kinds is None else tuple(each.strip() for each in kinds.split(","))
     return Options(**given, processes=True)
 
 
@@ -240,39 +240,47 @@ def main(args: list[str] | None = None, prog: str = "migrator", command: click.C
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as exc:
-        exc.show()
-        sys.exit(2)
+        sys.exit(_misused(exc, args))
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
-    except KeyboardInterrupt:
-        click.echo("interrupted: run the same command again to resume", err=True)
-        sys.exit(130)
-    except Exception as exc:
+    except (Exception, KeyboardInterrupt) as exc:
         sys.exit(_fail(exc, args))
 
 
-def _fail(error: Exception, args: list[str]) -> int:
+def _misused(error: click.ClickException, args: list[str]) -> int:
+    """Usage, in click's words; a script that asked for an object gets one."""
+    if "--json" not in args:
+        error.show()
+        return 2
     from migrator.console import Console
+
+    Console(as_json=True).failure(error.format_message(), "refused", 2)
+    return 2
+
+
+def _fail(error: BaseException, args: list[str]) -> int:
+    import errno
+
+    from migrator.console import Console
+    from migrator.errors import StoreError
     from migrator.report import outcome_of
 
+    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
+        error = StoreError(f"the output cannot be written: {error.strerror}")  # click's own, of help
     outcome, code = outcome_of(error)
     report = getattr(error, "report", None)
-    console = Console("--json" in args)
-    if outcome == "interrupted":
-        console.failure(
-            "interrupted; everything up to the last slice is saved: run the same command again to resume", report
-        )
-    elif isinstance(error, MigratorError):
-        console.failure(str(error), report)
-    else:
-        import traceback
+    match outcome:
+        case "interrupted":
+            words = "interrupted; everything up to the last slice is saved: run the same command again to resume"
+        case "bug":
+            import traceback
 
-        traceback.print_exc()
-        console.failure(
-            f"a bug of migrator: {type(error).__name__}. What is saved stays saved; please report it with the lines above",
-            None,
-        )
+            traceback.print_exc()
+            words = f"a bug of migrator: {type(error).__name__}. What is saved stays saved; please report it with the lines above"
+        case _:
+            words = str(error)
+    Console("--json" in args).failure(words, outcome, code, report)
     return code
 
 

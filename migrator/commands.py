@@ -5,50 +5,60 @@ Leaves the story of a run to `run`, parsing to `cli` and looks to `console`; all
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 
+from migrator.adapters import adapter_for
 from migrator.adapters.base import Setting, Source
 from migrator.checkpoint import JobStatus, jobs, state_root
+from migrator.errors import ConfigError
 from migrator.inspection import Inspection, look_through
 from migrator.mapping import Mapping, load_mapping, shipped
 from migrator.plan import Options, look_at
 from migrator.report import Report
 from migrator.run import Migration, Run, Show, Silent, Verification
 
+Location = str | os.PathLike[str]
+"""Where a store is: an address as on the command line, or the path of a file."""
+
 
 def migrate(
-    source: str, sink: str, options: Options | None = None, show: Show | None = None, executor: Executor | None = None
+    source: Location,
+    sink: Location,
+    options: Options | None = None,
+    show: Show | None = None,
+    executor: Executor | None = None,
 ) -> Report:
     """Copy every record of `source` into `sink`, checkpointed and verified; resumes what was interrupted. Safe to run again.
 
-    Addresses are as on the command line. `executor` takes the slices, if one is given; else threads, or with `options.processes` spawned processes.
+    `executor` takes the slices, if one is given; else threads, or with `options.processes` spawned processes.
     Raises ConfigError (nothing was touched), LockedError, StoreError (run again to resume), Interrupted; each carries the `report`. Rejects
     and differences raise nothing: they are the report's `outcome`.
     """
     options = options or Options()
     command = "dry-run" if options.dry_run else "migrate"
-    with Run(command, source, sink, options, show or Silent()) as run:
+    with Run(command, _text(source), _text(sink), options, show or Silent()) as run:
         Migration(run, executor).go()
     return run.report
 
 
-def verify(source: str, sink: str, options: Options | None = None, show: Show | None = None) -> Report:
+def verify(source: Location, sink: Location, options: Options | None = None, show: Show | None = None) -> Report:
     """Compare `sink` with `source`, writing to neither; the report names what is missing, differing and extra.
 
     Raises as `migrate` does. Differences raise nothing: they are the report's `outcome`.
     """
-    with Run("verify", source, sink, options or Options(), show or Silent()) as run:
+    with Run("verify", _text(source), _text(sink), options or Options(), show or Silent()) as run:
         Verification(run).go()
     return run.report
 
 
-def inspect(address: str, mapping: str | None = None, show: Show | None = None) -> Inspection:
+def inspect(address: Location, mapping: str | None = None, show: Show | None = None) -> Inspection:
     """Read a whole store and say what it holds. Raises ConfigError if there is no store, or no mapping fits it."""
-    return look_through(address, mapping, show or Silent())
+    return look_through(_text(address), mapping, show or Silent())
 
 
 def status(state: str | None = None) -> tuple[Path, list[JobStatus]]:
@@ -62,10 +72,18 @@ def mappings() -> list[Mapping]:
     return [load_mapping(name) for name in shipped()]
 
 
+def check_mapping(name_or_path: str) -> Mapping:
+    """A mapping, checked whole, and that its layouts can be made. Raises ConfigError with file, table and reason."""
+    found = load_mapping(name_or_path)
+    for layout in found.layouts.values():
+        adapter_for(layout.store).check(layout)
+    return found
+
+
 @contextmanager
-def open_store(address: str, mapping: str | None = None) -> Iterator[Source]:
+def open_store(address: Location, mapping: str | None = None) -> Iterator[Source]:
     """A store for reading, as a context: `with open_store("chat.db") as source: ...` gives its pages by partition."""
-    store, found = look_at(address, mapping)
+    store, found = look_at(_text(address), mapping)
     with tempfile.TemporaryDirectory(prefix="migrator-") as folder:
         source = store.adapter.source(store.address, Setting(store.layout, found.kind_names(), Path(folder)))
         try:
@@ -73,3 +91,10 @@ def open_store(address: str, mapping: str | None = None) -> Iterator[Source]:
             yield source
         finally:
             source.close()
+
+
+def _text(location: Location) -> str:
+    try:
+        return os.fspath(location)
+    except TypeError as exc:
+        raise ConfigError(f"an address is text or a path, not {type(location).__name__}") from exc

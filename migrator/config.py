@@ -30,6 +30,7 @@ _SUFFIXES = {
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PACKED = (".gz", ".zst")
 _STORES = {"sqlite": "sql", "json": "json", "jsonl": "jsonl", "dynamodb": "dynamodb", "memory": "memory"}
+_KNOWN = ", ".join(name for name in _STORES if name != "memory")
 _OPTIONS = {"dynamodb": {"region", "endpoint", "profile"}}
 _LATER = ("postgresql", "postgres", "mysql", "mariadb", "mongodb", "redis")
 _SPELLINGS = (
@@ -83,7 +84,7 @@ def _by_suffix(text: str) -> str | None:
 def _from_url(scheme: str, text: str) -> Address:
     base = scheme.split("+")[0]
     if base in _LATER:
-        raise ConfigError(f"{base}: this version of migrator has no adapter for it yet; it knows {', '.join(_STORES)}")
+        raise ConfigError(f"{base}: this version of migrator has no adapter for it yet; it knows {_KNOWN}")
     if scheme not in _STORES:
         near = difflib.get_close_matches(scheme, _STORES, 1)
         hint = f' (did you mean "{near[0]}"?)' if near else ""
@@ -99,9 +100,12 @@ def _from_url(scheme: str, text: str) -> Address:
             raise ConfigError(
                 f"a SQLite file is written with three slashes, sqlite:///{name} (four for an absolute path)"
             )
-        path, _, query = rest[3:].partition("?")
-        if query:
-            raise ConfigError(f"a SQLite address has no options; use sqlite:///{path}")
+        path = rest[3:].removesuffix("?")
+        if "?" in path:
+            name = path.partition("?")[0]
+            raise ConfigError(
+                f"a SQLite address has no options; use sqlite:///{name} (a ? that belongs to the file's name is written %3F)"
+            )
         return _file(scheme, unquote(path))
     if rest.startswith("//") and not rest.startswith("///"):
         name = rest.lstrip("/").rpartition("@")[2] or f"chat.{scheme}"
@@ -177,7 +181,7 @@ def _dynamodb(text: str) -> Address:
 
 def _from_word(word: str, environ: Mapping[str, str], folder: Path) -> Address:
     if word in _LATER:
-        raise ConfigError(f"{word}: this version of migrator has no adapter for it yet; it knows {', '.join(_STORES)}")
+        raise ConfigError(f"{word}: this version of migrator has no adapter for it yet; it knows {_KNOWN}")
     if word == "sqlite":
         return _one(
             word,

@@ -18,8 +18,10 @@ from typing import Any, TextIO
 import click
 
 from migrator.checkpoint import JobStatus
+from migrator.errors import StoreError
 from migrator.inspection import Inspection
 from migrator.mapping import Mapping
+from migrator.model import counted
 from migrator.report import Report
 from migrator.values import to_json
 
@@ -64,7 +66,7 @@ class Console:
 
     def report(self, report: Report) -> None:
         if self.as_json:
-            _echo(to_json(report.to_plain(), indent=True).decode())
+            self._object(report.to_plain())
             return
         if report.kinds:
             _echo()
@@ -72,14 +74,13 @@ class Console:
         for line in _verdict(report):
             _echo(harmless(line))
 
-    def failure(self, message: str, report: Report | None) -> None:
+    def failure(self, message: str, outcome: str, exit_code: int, report: Report | None = None) -> None:
         """An error that ended a command: one or two lines on stderr, and the report where there is one."""
         _echo(f"error: {harmless(message)}", err=True)
-        if report is None:
-            return
         if self.as_json:
-            _echo(to_json(report.to_plain(), indent=True).decode())
-        elif any(kind.tally.read for kind in report.kinds.values()):
+            plain = {"outcome": outcome, "exit_code": exit_code, "error": message}
+            self._object(report.to_plain() if report is not None else plain)
+        elif report is not None and any(kind.tally.read for kind in report.kinds.values()):
             _echo()
             _echo(_table(*_accounting(report)))
             _echo(f"report: {report.state}/report.json")
@@ -88,7 +89,7 @@ class Console:
 
     def inspection(self, found: Inspection) -> None:
         if self.as_json:
-            _echo(to_json(found.to_plain(), indent=True).decode())
+            self._object(found.to_plain())
             return
         lines = [("store", found.whereabouts), ("mapping", found.mapping), ("layout", f"{found.layout}: {found.why}")]
         self.plan(lines)
@@ -141,7 +142,7 @@ class Console:
                 }
                 for job in jobs
             ]
-            _echo(to_json({"root": str(root), "jobs": plain}, indent=True).decode())
+            self._object({"root": str(root), "jobs": plain})
             return
         _echo(f"jobs in {root}" + ("" if jobs else ": none"))
         for job in jobs:
@@ -153,19 +154,19 @@ class Console:
                 read = sum(tally.read for tally in job.checkpoint.tallies.values())
                 done = sum(progress.done for progress in job.checkpoint.progress)
                 _echo(f"  {harmless(str(describes.get('source')))} → {harmless(str(describes.get('sink')))}")
-                _echo(f"  {_n(read)} records read, {done} of {len(job.checkpoint.progress)} partitions done")
+                _echo(f"  {counted(read)} read, {done} of {counted(len(job.checkpoint.progress), 'partition')} done")
             if job.snapshot_bytes:
                 _echo(f"  a snapshot of the source remains: {_size(job.snapshot_bytes)} in {job.path / 'scratch'}")
 
     def mappings(self, known: Sequence[Mapping]) -> None:
         if self.as_json:
-            _echo(to_json([_mapping_plain(each) for each in known], indent=True).decode())
+            self._object({"mappings": [_mapping_plain(each) for each in known]})
             return
         _echo(_table(["name", "what it describes"], [[each.name, each.title] for each in known], text=(0, 1)))
 
     def mapping(self, found: Mapping) -> None:
         if self.as_json:
-            _echo(to_json(_mapping_plain(found), indent=True).decode())
+            self._object(_mapping_plain(found))
             return
         _echo(f"{found.name}: {harmless(found.title)}")
         _echo(f"file {found.path}, sha256 {found.sha256[:16]}…\n")
@@ -179,20 +180,36 @@ class Console:
             made = " (new stores get this one)" if layout.id in found.created.values() else ""
             _echo(f"  {layout.id}: {layout.store}, {', '.join(layout.kinds)}{made}")
 
+    def sound(self, found: Mapping) -> None:
+        """That a mapping has been checked, and nothing is wrong with it."""
+        if self.as_json:
+            self._object({"path": found.path, "name": found.name, "sound": True})
+            return
+        kinds, layouts = counted(len(found.kinds), "kind"), counted(len(found.layouts), "layout")
+        _echo(f"{found.path}: {found.name} is sound: {kinds}, {layouts}")
+
+    def _object(self, plain: dict[str, Any]) -> None:
+        _echo(to_json(plain, indent=True).decode())
+
 
 def _echo(text: str = "", err: bool = False) -> None:
-    """Show a line. Whoever read may have gone (`| head -1`): the work goes on without an audience."""
+    """Show a line. Whoever read may have gone (`| head -1`): the work goes on without an audience.
+
+    Raises StoreError where results cannot be written for another reason (a full disk).
+    """
     try:
         click.echo(text, err=err)
-    except BrokenPipeError:
+    except OSError as exc:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, (sys.stderr if err else sys.stdout).fileno())
         os.close(nowhere)
+        if not err and not isinstance(exc, BrokenPipeError):
+            raise StoreError(f"the output cannot be written: {exc.strerror}; mend that and run again") from exc
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody looks; a stream that was closed (`2>&-`) is None."""
-    return stream is not None and stream.isatty()
+    """Whether somebody looks, on something that can move its cursor; a stream that was closed (`2>&-`) is None."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _move(bar: Any, records: int) -> None:
@@ -282,9 +299,12 @@ def _verdict(report: Report) -> Iterator[str]:
     if report.error:
         yield report.error
     for difference in report.differences[:_SHOWN]:
-        yield f"{difference.what}: {difference.identity}" + (
-            f" ({', '.join(difference.fields)})" if difference.fields else ""
+        fields = f" ({', '.join(difference.fields)})" if difference.fields else ""
+        yield f"{difference.what}: {difference.identity}{fields}" + (
+            f" at {difference.place}" if difference.place else ""
         )
+    if any(difference.is_double for difference in report.differences):
+        yield "what is extra beside a record of the same identity is there twice for the application: delete it in the sink"
     if len(report.differences) > _SHOWN:
         yield f"… and more: {report.differences_file}"
     elif report.differences_file:
@@ -296,7 +316,7 @@ def _verdict(report: Report) -> Iterator[str]:
     if report.replaced_file:
         yield f"what was replaced: {report.replaced_file}"
     if report.foreign:
-        yield f"{_n(report.foreign)} foreign items stayed behind, which no kind of the mapping describes: {_some(report.foreign_seen)}"
+        yield f"{counted(report.foreign, 'foreign item')} stayed behind, which no kind of the mapping describes: {_some(report.foreign_seen)}"
     if report.ghosts:
         yield f"{_n(report.ghosts)} ghosts, items that LuminoraCore leaves by mistake, stayed behind"
     if report.unreadable:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from migrator.files import private
 from migrator.model import Kind, Row, identity_key
 from migrator.values import Value, digest16, is_number
 
@@ -34,7 +35,7 @@ class Duplicates:
         """Make the index from rows among which every repeated identity is found; the number of losers."""
         path.unlink(missing_ok=True)
         aside = path.with_name(path.name + ".tmp")
-        aside.unlink(missing_ok=True)
+        private(aside).close()  # keys hold people's names
         db = sqlite3.connect(aside, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode = OFF")

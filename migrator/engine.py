@@ -267,7 +267,7 @@ class _Slice:
 
     def _keep_replaced(self, rows: list[Row]) -> None:
         if rows and not self.job.dry:
-            self.stores.state.append_replaced(_line(row) for row in rows)
+            self.stores.state.append_replaced(row.to_plain() for row in rows)
 
     def _weigh(self, row: Row) -> None:
         weight = self.stores.reader.weigh(row)
@@ -288,12 +288,7 @@ class _Slice:
 
     def _leave_notes(self) -> None:
         state, pair = self.stores.state, self.stores.pair
-        state.note(
-            "rejects",
-            self.name,
-            (_line(Row(r.kind, r.held, r.origin)) | {"place": r.place, "reason": r.reason} for r in self.rejects),
-        )
-        state.note("duplicates", self.name, (_line(row) | {"place": row.place} for row in self.duplicates))
+        state.note_left_behind(self.name, self.rejects, self.duplicates)
         state.note(
             "differing",
             self.name,
@@ -313,11 +308,6 @@ class _Slice:
 
     def _tally(self, kind: str) -> Tally:
         return self.result.tallies.setdefault(kind, Tally())
-
-
-def _line(row: Row) -> dict[str, Value]:
-    """A row as a line of JSON Lines, so that what was left behind is a source like any other."""
-    return {"kind": row.kind, "record": row.record} | ({"origin": row.origin.to_plain()} if row.origin else {})
 
 
 def _under_its_key(row: Row, there: Row, layout: Layout) -> Row:
@@ -342,7 +332,7 @@ class _Stores:
         self.reader: Reader = (
             self.sink.reader() if self.sink is not None else adapter_for(job.sink.store).reader(job.sink, sink_setting)
         )
-        self.duplicates = Duplicates(self.state.path / "duplicates.sqlite")
+        self.duplicates = Duplicates(self.state.duplicates)
         self.pair = Pair(self.source, self.reader, job.kind_map, self.duplicates)
         self._waiting: dict[str, tuple[Cursor, Iterator[Page]]] = {}
 

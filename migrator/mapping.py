@@ -86,7 +86,10 @@ class Mapping:
         return any(True for _ in self._fitting(shape))
 
     def misses(self, shape: Shape) -> str:
-        """What keeps tables of the right name from fitting, in words."""
+        """What keeps tables of the right name from fitting, in words; of a JSON file, what it holds instead."""
+        if shape.store in ("json", "jsonl"):
+            held = [*shape.tables, *(f"{key} (no array)" for entry in shape.sample for key in entry)]
+            return f" (it holds {', '.join(held[:3])}{', …' if len(held) > 3 else ''})" if held else ""
         lacking = {
             f"{table} has no column {next(iter(sorted(needed - columns)))}"
             for layout in self.layouts.values()
@@ -133,7 +136,7 @@ def _bind(layout: Layout, shape: Shape) -> Layout | None:
         return layout if known or not shape.sample else None
     if shape.store in ("json", "jsonl") and layout.store == "json":
         names = set(layout.kinds) if shape.store == "jsonl" else {kind.collections[0] for kind in layout.kinds.values()}
-        return _as_form(layout, shape.store) if shape.tables and set(shape.tables) <= names else None
+        return _as_form(layout, shape.store) if names & set(shape.tables) else None
     if shape.store == "sql" and layout.store == "sql":
         found = {name: _table_of(kind, shape) for name, kind in layout.kinds.items()}
         if not any(found.values()):

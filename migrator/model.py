@@ -106,6 +106,11 @@ class Row:
     origin: Origin | None = None
     place: str = ""
 
+    def to_plain(self) -> Record:
+        """The row as a line of JSON Lines, so that what was left behind is a source like any other."""
+        plain: Record = {"kind": self.kind, "record": self.record}
+        return plain | {"origin": self.origin.to_plain()} if self.origin else plain
+
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
@@ -118,13 +123,22 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record that cannot travel. `reason` names fields, never values; `held` is what the source held, as far as it can be read."""
+    """A record that cannot travel. `reason` names fields, never values; `held` is what the source held, as far as it can be read.
+
+    `omitted` names what was too large to be kept in `held`: the record is whole only in its store.
+    """
 
     kind: str
     place: str
     reason: str
     held: Record = field(default_factory=dict)
     origin: Origin | None = None
+    omitted: tuple[str, ...] = ()
+
+    def to_plain(self) -> Record:
+        """The reject as a line of JSON Lines, with its place and its reason beside the record."""
+        plain = Row(self.kind, self.held, self.origin).to_plain() | {"place": self.place, "reason": self.reason}
+        return plain | {"omitted": list(self.omitted)} if self.omitted else plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +245,8 @@ class Shape:
     """What a store looks like, for recognising the mapping and the layout that fit.
 
     tables: column names by table (SQL) or collections (JSON). key: names of the hash and the range attribute, index: names of the first
-    index, its hash and its range attribute (DynamoDB). sample: a few items or lines as they are. words: for people.
+    index, its hash and its range attribute (DynamoDB). sample: a few items as they are, or entries of a document that are no arrays.
+    words: for people.
     """
 
     store: str
@@ -240,6 +255,11 @@ class Shape:
     key: tuple[str, ...] = ()
     index: tuple[str, ...] | None = None
     sample: tuple[Record, ...] = ()
+
+    @property
+    def tells(self) -> bool:
+        """Whether anything is there that a layout could be recognised by."""
+        return bool(self.tables or self.key or self.sample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +271,11 @@ class Address:
     text: str
     name: str
     options: dict[str, str] = field(default_factory=dict)
+
+
+def counted(count: int, noun: str = "record") -> str:
+    """A number with its noun, for people: `1 record`, `2,000 records`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def identity_key(kind: str, identity: Sequence[Value]) -> bytes:

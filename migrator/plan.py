@@ -62,6 +62,11 @@ class Options:
                 raise ConfigError(f'{name}: there is no "{getattr(self, name)}"; the choices are {shown}')
         if not isinstance(self.kinds, tuple):
             raise ConfigError("kinds: a tuple of names is wanted")
+        if "" in self.kinds:
+            raise ConfigError("kinds: a name is empty; leave the option out for all kinds")
+        for name in ("workers", "price", "snapshot_limit"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name}: a number from 0 on is wanted, not {getattr(self, name)}")
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -139,7 +144,7 @@ def look_at(text: str, mapping_name: str | None = None) -> tuple[Store, Mapping]
         raise ConfigError(
             f"{address.text}: there is nothing here ({adapter.whereabouts(address)}). A source is never created: check the spelling"
         )
-    held = shape if shape.tables or shape.key else None  # nothing tells the layout of an empty file
+    held = shape if shape.tells else None  # nothing tells the layout of an empty file
     if mapping_name is not None:
         mapping = load_mapping(mapping_name)
     elif held is None:
@@ -178,7 +183,7 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
         raise ConfigError(
             f"{address.text}: there is nothing here ({adapter.whereabouts(address)}): nothing to compare with"
         )
-    held = shape if shape is not None and (shape.tables or shape.key) else None
+    held = shape if shape is not None and shape.tells else None
     if held is not None and options.table_shape is not None and held.key:
         layout = mapping.layout_for(address.store, held)
         if layout.id != options.table_shape:
@@ -241,8 +246,14 @@ def narrowed(plan: Plan, loses_source: frozenset[str], loses_sink: frozenset[str
     ):
         extras = sorted({name for kind in plan.source.layout.kinds.values() for name in kind.extra})
         words.append(f"physical keys{' and ' + ', '.join(extras) if extras else ''} of the source's items stay behind")
-    if "absent" in loses_sink and "absent" not in loses_source:
-        words.append("a field that is absent becomes NULL")
+    if "absent" not in loses_source:
+        if "absent" in loses_sink:
+            words.append("a field that is absent becomes NULL")
+        else:
+            kinds = [plan.sink.layout.kinds[name] for name in plan.kinds]
+            moved = sorted({place.field.name for kind in kinds for place in kind.places if place.otherwise})
+            if moved:
+                words.append(f"where {', '.join(moved)} is absent it becomes NULL")
     if plan.sink.address.store == "dynamodb":
         words.append("-0.0 becomes 0")
     return words

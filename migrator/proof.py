@@ -14,7 +14,7 @@ from pathlib import Path
 
 from migrator.layout import Layout
 from migrator.model import Origin, Page, Partition, Row, Tally, identity_words
-from migrator.pair import BUCKETS, Digest, Pair
+from migrator.pair import BUCKETS, Digest, Expected, Pair
 from migrator.values import Value, from_json, to_json
 
 WANTED_PARTITIONS = 16
@@ -22,16 +22,25 @@ WANTED_PARTITIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One record that is missing, mismatched or extra in the sink; `fields` are the names of what differs."""
+    """One record that is missing, differing or extra in the sink; `fields` are the names of what differs.
+
+    `place` is where an extra one lives. `is_double`: the record that should be there is there as well, under another key.
+    """
 
     kind: str
     what: str
     identity: str
     fields: tuple[str, ...] = ()
+    place: str = ""
+    is_double: bool = False
 
     def to_plain(self) -> dict[str, Value]:
         plain: dict[str, Value] = {"what": self.what, "kind": self.kind, "identity": self.identity}
-        return plain | {"fields": list(self.fields)} if self.fields else plain
+        if self.fields:
+            plain["fields"] = list(self.fields)
+        if self.place:
+            plain |= {"place": self.place, "double": self.is_double}
+        return plain
 
 
 @dataclass(slots=True)
@@ -89,12 +98,19 @@ class Seen:
         self.foreign_seen = (self.foreign_seen + other.foreign_seen)[:20]
 
 
-def read_source(pair: Pair, tick: Callable[[int], None]) -> Seen:
-    """Digests of what of the source should be in the sink; the accounting counts those rows as read only."""
+def read_source(pair: Pair, tick: Callable[[int], None], leave: Callable[[str, Expected], None]) -> Seen:
+    """Digests of what of the source should be in the sink; the accounting counts those rows as read only.
+
+    `leave` takes what of a page should not be there (rejects, duplicates), with a name for the page; names sort in order of reading.
+    """
     seen = Seen()
+    count = 0
     for partition in pair.source.partitions(list(pair.kinds), WANTED_PARTITIONS):
         for page in pair.source.pages(partition, None):
             expected = pair.expected(page)
+            count += 1
+            if expected.rejects or expected.duplicates:
+                leave(f"{count:010}", expected)
             pair.note(seen.digests, expected.rows)
             for kind, tally in expected.tallies.items():
                 seen.tallies.setdefault(kind, Tally()).add(tally)
@@ -202,15 +218,18 @@ class DifferenceFinder:
         held = [entry for entry in group if entry[1] == 1]
         sample = _unpacked(kind, group[0][3])
         words = identity_words(self.pair.kinds[kind], self.pair.kinds[kind].identity_of(sample.record))
-        if not wanted:
-            yield from [Difference(kind, "extra", words)] * len(held)
-        elif not held:
+        if not held:
             yield Difference(kind, "missing", words)
-        else:
-            if not any(entry[2] == wanted[0][2] for entry in held):
-                names = self.pair.differing_fields(_unpacked(kind, wanted[0][3]), _unpacked(kind, held[0][3]))
+            return
+        rows = [_unpacked(kind, entry[3]) for entry in held]
+        if wanted:
+            right = next((at for at, entry in enumerate(held) if entry[2] == wanted[0][2]), None)
+            if right is None:
+                names = self.pair.differing_fields(_unpacked(kind, wanted[0][3]), rows[0])
                 yield Difference(kind, "differing", words, tuple(names))
-            yield from [Difference(kind, "extra", words)] * (len(held) - 1)
+            del rows[right or 0]
+        for row in rows:
+            yield Difference(kind, "extra", words, place=row.place, is_double=bool(wanted))
 
 
 def _count(proof: KindProof, difference: Difference) -> None:
@@ -224,12 +243,13 @@ def _count(proof: KindProof, difference: Difference) -> None:
 
 
 def _packed(row: Row) -> bytes:
-    return to_json({"record": row.record} | ({"origin": row.origin.to_plain()} if row.origin else {}))
+    return to_json(row.to_plain() | {"place": row.place})
 
 
 def _unpacked(kind: str, data: bytes) -> Row:
     plain = from_json(data)
-    return Row(kind, plain["record"], Origin.from_plain(plain["origin"]) if "origin" in plain else None)
+    origin = Origin.from_plain(plain["origin"]) if "origin" in plain else None
+    return Row(kind, plain["record"], origin, plain["place"])
 
 
 def fidelity(source: Layout, sink: Layout, loses: frozenset[str]) -> list[str]:

@@ -38,6 +38,8 @@ def outcome_of(error: BaseException) -> tuple[str, int]:
             outcome = "refused"
         case Interrupted():
             return "interrupted", 128 + error.signal_number
+        case KeyboardInterrupt():
+            outcome = "interrupted"
         case MigratorError():
             outcome = "failed"
         case _:

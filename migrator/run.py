@@ -6,8 +6,8 @@ what is saved by then; leaves moving data to `engine`, comparing to `proof`, and
 
 from __future__ import annotations
 
+import os
 import shlex
-import shutil
 import time
 import traceback
 import uuid
@@ -26,7 +26,7 @@ from migrator.checkpoint import Checkpoint, Progress, State, state_root
 from migrator.duplicates import Duplicates
 from migrator.engine import SLICE_ROWS, WANTED_PARTITIONS, Crew, Job, SliceResult, Stop, copy, read_sink_partition
 from migrator.errors import ConfigError, MigratorError
-from migrator.model import Existing, Snapshot, Tally
+from migrator.model import Existing, Snapshot, Tally, counted
 from migrator.pair import Digest, Pair
 from migrator.plan import Options, Plan, make_plan, narrowed
 from migrator.report import Report, estimate, outcome_of
@@ -91,6 +91,8 @@ class Run:
         )
         self.texts = (source, sink)
         self.state: State | None = None
+        self.is_resumable = False
+        """Whether a later run could go on with what this one leaves in the scratch folder, a snapshot above all."""
         self._open: list[Source | Sink | Duplicates] = []
 
     def __enter__(self) -> Run:
@@ -101,16 +103,15 @@ class Run:
             each.close()
         report = self.report
         if error is not None:
-            if isinstance(error, KeyboardInterrupt):
-                report.end("interrupted", "stopped by Ctrl-C", 130)
-            else:
-                outcome, code = outcome_of(error)
-                report.end(outcome, str(error) or type(error).__name__, code)
+            outcome, code = outcome_of(error)
+            report.end(outcome, str(error) or type(error).__name__, code)
             if isinstance(error, MigratorError):
                 error.report = report
         report.finished, report.seconds = _now(), round(time.monotonic() - self.began, 3)
         if self.state is not None:
             try:
+                if not self.is_resumable:
+                    self.state.empty_scratch()
                 self.state.write_report(report.to_plain())
                 if report.outcome == "bug" and error is not None:
                     (self.state.path / "bug.txt").write_text("".join(traceback.format_exception(error)))
@@ -132,6 +133,12 @@ class Run:
         self.state = state
         self.report.state = str(state.path)
         return state
+
+    def join_left_behind(self) -> None:
+        """The files of what did not travel, and their names in the report."""
+        assert self.state is not None
+        self.report.rejects_file = _text(self.state.join_notes("rejects"))
+        self.report.duplicates_file = _text(self.state.join_notes("duplicates"))
 
     def opened(self, store: Any) -> Any:
         """Note a store to be closed at the end."""
@@ -161,6 +168,8 @@ class Migration:
         checkpoint = self.checkpoint
         assert checkpoint is not None
         self._tell_plan(source, reader)
+        if not self.report.resumed:
+            self.state.clear()
         self._copy_and_prove(source, reader, checkpoint)
 
     # before anything is written
@@ -168,15 +177,22 @@ class Migration:
     def _refuse_missing_sink(self) -> None:
         store, create = self.plan.sink, self.options.create
         remote = store.local_file is None and store.address.store != "memory"
-        if store.shape is None and not self.dry and (create is False or (remote and not create)):
+        if store.shape is not None or self.dry:
+            return
+        if create is False or (remote and not create):
             raise ConfigError(
                 f"{store.address.text}: there is nothing here ({store.whereabouts}). Check the spelling, or have it made: --create"
             )
+        if store.local_file is not None:
+            _must_take_files(Path(store.local_file).resolve().parent)  # asked now: a snapshot may take minutes
 
     def _earlier(self) -> Checkpoint | None:
-        """The checkpoint to go on with, if there is one; what a finished or discarded run left is cleared away."""
+        """The checkpoint to go on with, if there is one. A finished one stays as history until a new job has really begun."""
         state = self.state
-        checkpoint = None if self.options.restart or self.dry else state.load()
+        if self.options.restart:
+            state.clear()  # before its snapshot and what it staged: an unfinished checkpoint without them would be taken up again
+        self.run.is_resumable = state.checkpoint_file.exists()  # by another version of migrator, if this one refuses it
+        checkpoint = None if self.dry else state.load()
         if checkpoint is not None and not checkpoint.is_unfinished():
             checkpoint = None
         if checkpoint is not None and checkpoint.sink_at != self.plan.sink.whereabouts:
@@ -185,10 +201,9 @@ class Migration:
                 "Use the same account and endpoint to resume, or begin anew with --restart"
             )
         if checkpoint is None:
-            state.clear()
-            shutil.rmtree(state.scratch)
-            state.make()
+            state.empty_scratch()
         self.checkpoint = checkpoint
+        self.run.is_resumable = checkpoint is not None
         return checkpoint
 
     def _open_source(self, checkpoint: Checkpoint | None) -> Source:
@@ -205,9 +220,8 @@ class Migration:
             source.close()
             self.show.say(f"the source has changed since the checkpoint in {self.state.path}: the job starts anew")
             self.state.clear()
-            shutil.rmtree(self.state.scratch)
-            self.state.make()
-            self.checkpoint = None
+            self.state.empty_scratch()
+            self.checkpoint, self.run.is_resumable = None, False
         else:
             self.show.say(f"no checkpoint in {self.state.path}: a new job")
         source = self.run.opened(store.adapter.source(store.address, setting))
@@ -219,7 +233,7 @@ class Migration:
         read = sum(tally.read for tally in checkpoint.tallies.values())
         self.report.resumed = True
         self.show.say(
-            f"resuming from {self.state.checkpoint_file}: {read:,} records read, {done} of {len(checkpoint.progress)} partitions done"
+            f"resuming from {self.state.checkpoint_file}: {counted(read)} read, {done} of {counted(len(checkpoint.progress), 'partition')} done"
         )
         moment = checkpoint.snapshot.moment if checkpoint.snapshot else None
         if moment and (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds() > _AN_HOUR:
@@ -243,11 +257,11 @@ class Migration:
             self.show.say(
                 f"the table's keys allow one {names} under two keys: it is read once more to look for them (half a unit for 4 KB)"
             )
-        losers = Duplicates.build(state.path / "duplicates.sqlite", source.repeated(plan.kinds), plan.mapping.kinds)
+        losers = Duplicates.build(state.duplicates, source.repeated(plan.kinds), plan.mapping.kinds)
         checkpoint.repeated = losers
         if losers and self.options.on_duplicate == "stop":
             raise ConfigError(
-                f"{losers:,} records of the source share their identity with a newer one (--on-duplicate newest keeps them in a file)"
+                f"{counted(losers)} of the source share an identity with a newer one (--on-duplicate newest keeps them in a file)"
             )
         partitions = source.partitions(plan.kinds, WANTED_PARTITIONS)
         checkpoint.progress = [Progress(partition) for partition in partitions]
@@ -277,7 +291,7 @@ class Migration:
             (
                 "source",
                 f"{plan.source.whereabouts}, layout {plan.source.layout.id}"
-                + (f", ~{hint:,} records" if hint is not None else ""),
+                + (f", ~{counted(hint)}" if hint is not None else ""),
             ),
             ("snapshot", self.snapshot.words),
             ("sink", f"{plan.sink.whereabouts}, layout {plan.sink.layout.id}, {sink_words}"),
@@ -287,7 +301,7 @@ class Migration:
             lines.append(
                 (
                     "duplicates",
-                    f"{checkpoint.repeated:,} records share their identity with a newer one and stay behind, in a file",
+                    f"{counted(checkpoint.repeated)} with the identity of a newer one, left behind in a file",
                 )
             )
         lines += [("narrowed", words) for words in self.report.narrowed]
@@ -348,6 +362,7 @@ class Migration:
             sink.prepare(plan.kinds, self.options.create is not False)
             checkpoint.sink_at = plan.sink.adapter.whereabouts(plan.sink.address)
             state.save(checkpoint)
+            self.run.is_resumable = True
         with Stop().listening() as stop:
             crew = Crew(self.workers, self.processes, state, self.executor)
             stop.on_first = lambda: self.show.say(
@@ -404,7 +419,7 @@ class Migration:
             return
         reader = sink.reader()
         theirs = self._read_sink(job, reader, crew, stop)
-        duplicates = Duplicates(self.state.path / "duplicates.sqlite")
+        duplicates = Duplicates(self.state.duplicates)
         pair = Pair(source, reader, self.plan.kind_map, duplicates)
         report.fidelity = proofs.fidelity(self.plan.source.layout, self.plan.sink.layout, pair.loses)
         try:
@@ -437,7 +452,7 @@ class Migration:
     def _compare_whole(self, source: Source, reader: Reader, checkpoint: Checkpoint) -> None:
         """A sink that is one file and holds records: all equal is fine, anything else is left as it is."""
         report, plan = self.report, self.plan
-        _compare(report, plan, source, reader, self.options, self.state, self.show, checkpoint)
+        _compare(report, plan, source, reader, self.options, self.state, self.show)
         checkpoint.phase = "finished"
         for name in plan.kinds:
             kind = report.kind(name)
@@ -445,6 +460,8 @@ class Migration:
             kind.tally.unchanged = kind.proof.source.count - differing
             kind.tally.differing = differing
             kind.proof.mismatched = 0
+        checkpoint.tallies = {name: kind.tally for name, kind in report.kinds.items()}
+        self.run.join_left_behind()
         if any(kind.proof.digest != "equal" or kind.proof.extra for kind in report.kinds.values()):
             report.end("differences")
             report.error = (
@@ -467,8 +484,7 @@ class Migration:
             checkpoint.ghosts,
             checkpoint.foreign_seen,
         )
-        report.rejects_file = _text(state.join_notes("rejects"))
-        report.duplicates_file = _text(state.join_notes("duplicates"))
+        self.run.join_left_behind()
         differing = state.join_notes("differing")
         report.differences_file = report.differences_file or _text(differing)
         report.replaced_file = _text(state.drop_repeats_of_replaced()) if not self.dry else None
@@ -496,7 +512,14 @@ class Migration:
         else:
             report.end("done")
         if differing:
-            report.error = f"{differing:,} records differ in the sink and were left as they are"
+            report.error = f"{counted(differing)} that differ, left in the sink as they are"
+        left = sum(not progress.done for progress in checkpoint.progress)
+        if left and checkpoint.phase == "copying":
+            report.error = (
+                f"stopped at {counted(report.rejected, 'reject')}: {left} of {counted(len(checkpoint.progress), 'partition')} not read to the end, "
+                f"nothing is proven{' or published' * self.plan.sink.traits.whole} yet. Look into the rejects, then run again: "
+                "it goes on behind them (--on-reject continue: without stopping). Mended records are read with --restart"
+            )
 
     def _finish(self, checkpoint: Checkpoint) -> None:
         state, report = self.state, self.report
@@ -504,22 +527,12 @@ class Migration:
         if report.snapshot is not None and self.snapshot.moment is None:
             report.snapshot["words"] = f"read between {checkpoint.started} and {_now()}"
         if self.dry:
-            self._clear_scratch()
             return
-        if checkpoint.phase == "finished" and report.outcome in ("done", "rejects"):
-            self._clear_scratch()
+        if checkpoint.phase == "finished":
+            for replaced in state.scratch.glob("replaced-*"):
+                report.replaced_file = str(state.put_by(replaced, replaced.name))
+            self.run.is_resumable = False  # the next run is a new job, and takes a snapshot of its own
         state.save(checkpoint)
-
-    def _clear_scratch(self) -> None:
-        """What was proven needs its snapshot no longer; what was replaced stays."""
-        for each in self.state.scratch.iterdir():
-            if each.name.startswith("replaced-"):
-                self.report.replaced_file = str(self.state.put_by(each, each.name))
-            elif each.is_dir():
-                shutil.rmtree(each)
-            else:
-                each.unlink()
-        (self.state.path / "duplicates.sqlite").unlink(missing_ok=True)
 
 
 class Verification:
@@ -547,7 +560,7 @@ class Verification:
         reader: Reader = self.run.opened(
             plan.sink.adapter.reader(plan.sink.address, plan.setting(plan.sink.layout, state.scratch))
         )
-        Duplicates.build(state.path / "duplicates.sqlite", from_store.repeated(plan.kinds), plan.mapping.kinds)
+        Duplicates.build(state.duplicates, from_store.repeated(plan.kinds), plan.mapping.kinds)
         show.plan(
             [
                 ("source", f"{plan.source.whereabouts}, layout {plan.source.layout.id}"),
@@ -557,6 +570,7 @@ class Verification:
             ]
         )
         _compare(report, plan, from_store, reader, options, state, show)
+        self.run.join_left_behind()
         if snapshot.moment is None:
             report.snapshot["words"] = f"read between {report.started} and {_now()}"
         bad = any(kind.proof.is_bad for kind in report.kinds.values())
@@ -569,11 +583,16 @@ class Verification:
             report.end("rejects")
         else:
             report.end("done")
-        shutil.rmtree(state.scratch)
-        (state.path / "duplicates.sqlite").unlink(missing_ok=True)
 
 
 # Parts of both ---------------------------------------------------------------------------------------------------------
+
+
+def _must_take_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}; make it first: mkdir -p {shlex.quote(str(folder))}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{folder}: no permission to write there; choose another place or change its mode")
 
 
 def _tick(tick: Callable[[int], None], result: SliceResult) -> None:
@@ -600,7 +619,7 @@ def _prove(
         path = state.path / "differences.jsonl"
         count = 0
         for difference in finder.find(found, tick):
-            if difference.what == "extra" and report.command != "verify":
+            if difference.what == "extra" and not difference.is_double and report.command != "verify":
                 continue  # a migration does not ask what else the sink holds: counted, not named
             count += 1
             if count <= 1000:
@@ -621,15 +640,16 @@ def _compare(
     options: Options,
     state: State,
     show: Show,
-    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Read both sides and compare them; nothing is written but the state folder."""
-    duplicates = Duplicates(state.path / "duplicates.sqlite")
+    duplicates = Duplicates(state.duplicates)
     pair = Pair(source, reader, plan.kind_map, duplicates)
     report.fidelity = proofs.fidelity(plan.source.layout, plan.sink.layout, pair.loses)
     try:
         with show.progress("reading the source", source.size_hint()) as tick:
-            ours = proofs.read_source(pair, tick)
+            ours = proofs.read_source(
+                pair, tick, lambda page, left: state.note_left_behind(page, left.rejects, left.duplicates)
+            )
         with show.progress("reading the sink", reader.size_hint()) as tick:
             theirs = proofs.read_sink(pair, reader.partitions(plan.kinds, WANTED_PARTITIONS), tick)
         for kind in plan.kinds:

@@ -14,6 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import migrator
 from migrator import Options
 from migrator.cli import cli, main, migrate_main
 from migrator.console import harmless
@@ -169,6 +170,35 @@ def test_a_failure_has_its_report_in_json_too(capfd: pytest.CaptureFixture[str])
     assert "nowhere.db" in report["error"]
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["migrate", "chat.db"],
+        ["migrate", "chat.db", "x.jsonl", "--existing", "maybe"],
+        ["inspect", "nowhere.db"],
+        ["mappings", "check", "nowhere"],
+        ["no-such-command"],
+    ],
+    ids=" ".join,
+)
+def test_whatever_goes_wrong_a_script_gets_an_object(args: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    said = run(capfd, *args, "--json")
+    report = json.loads(said.out)
+    assert (said.code, report["exit_code"], report["outcome"]) == (2, 2, "refused")
+    assert report["error"]
+
+
+def test_output_that_cannot_be_written_is_one_message(capfd: pytest.CaptureFixture[str]) -> None:
+    program = Path(sys.executable).parent / "migrator"
+    for command in ("inspect chat.db", "migrate chat.db x.jsonl", "mappings list --json", "--help", "migrate --help"):
+        ended = subprocess.run(
+            f"{program} {command} > /dev/full", shell=True, capture_output=True, text=True, check=False
+        )
+        assert (ended.returncode, "No space left" in ended.stderr, "Traceback" in ended.stderr) == (1, True, False)
+    for stream in ("2>/dev/full", ">&-"):
+        assert subprocess.run(f"{program} inspect chat.db {stream}", shell=True, check=False).returncode == 0
+
+
 def test_progress_and_trouble_are_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     said = run(capfd, "migrate", "chat.db", "x.jsonl")
     assert "no checkpoint in" in said.err.splitlines()[0]
@@ -194,6 +224,7 @@ def test_nothing_on_the_screen_holds_a_value(capfd: pytest.CaptureFixture[str]) 
 
 def test_state_is_readable_by_its_owner_alone(capfd: pytest.CaptureFixture[str]) -> None:
     run(capfd, "migrate", "chat.db", "x.jsonl")
+    assert Path("state").stat().st_mode & 0o077 == 0
     for path in Path("state").rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
     assert Path("x.jsonl").stat().st_mode & 0o077 == 0
@@ -216,10 +247,30 @@ def test_the_work_goes_on_when_nobody_reads_on() -> None:
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("wrong", [{"existing": "keep"}, {"proof": "much"}, {"on_reject": "maybe"}, {"kinds": "fact"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"existing": "keep"},
+        {"proof": "much"},
+        {"on_reject": "maybe"},
+        {"kinds": "fact"},
+        {"kinds": ("",)},
+        {"workers": -3},
+        {"price": float("nan")},
+    ],
+)
 def test_a_choice_that_there_is_not_is_refused_in_python_too(wrong: Any) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Options(**wrong)
+
+
+def test_python_callers_may_name_a_store_by_its_path() -> None:
+    assert migrator.migrate(Path("chat.db"), Path("x.jsonl")).outcome == "done"
+    assert migrator.verify(Path("chat.db"), "x.jsonl").outcome == "done"
+    assert migrator.inspect(Path("x.jsonl")).kinds["fact"].count > 0
+    with pytest.raises(ConfigError, match="text or a path"):
+        migrator.migrate(7, "x.jsonl")  # type: ignore[arg-type]
+    assert {"migrate", "verify", "Options"} <= set(dir(migrator))
 
 
 def test_a_circle_of_links_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
@@ -274,6 +325,16 @@ def _broken_json() -> None:
     Path("odd.json").write_text('{"facts": [{"user_id": ')
 
 
+def _wrong_shape() -> None:
+    Path("odd.json").write_text('{"facts": {"a": 1}}')
+
+
+def _wrong_column() -> None:
+    Path("odd.toml").write_text(
+        'extends = "luminoracore-v1.1"\nname = "odd"\n[layouts.sqlite.fact.columns]\nvalue = "TEXT NOT NUL("\n'
+    )
+
+
 @pytest.mark.parametrize(
     ("before", "args", "words"),
     [
@@ -291,6 +352,10 @@ def _broken_json() -> None:
         (None, ["migrate", "chat.db", "dynamodb"], "LUMINORA_DYNAMODB_TABLE"),
         (None, ["migrate", "chat.db", "chat.db"], "one store"),
         (None, ["migrate", "chat.db", "x.jsonl", "--kinds", "facts"], "no kind"),
+        (None, ["migrate", "chat.db", "x.jsonl", "--kinds", ""], "kinds: a name is empty"),
+        (None, ["migrate", "sqlite:///what?.db", "x.jsonl"], "%3F"),
+        (_wrong_shape, ["migrate", "odd.json", "x.db"], "no mapping fits.*facts .no array."),
+        (_wrong_column, ["mappings", "check", "odd.toml"], r"layouts.sqlite.fact.*cannot be made"),
         (None, ["migrate", "chat.db", "x.jsonl", "--mapping", "luminoracore"], "no mapping"),
         (None, ["migrate", "chat.db", "x.jsonl", "--no-create"], "--create"),
         (None, ["migrate", "chat.db"], "Missing argument"),

@@ -1,6 +1,7 @@
 """The story of a run, told with memory and JSON Lines, and with DynamoDB where keys matter: accounting, what is left as it is, what is named."""
 
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 import migrator
 import proxy
-from migrator import Options
+from migrator import Options, commands
 from migrator.adapters import memory
 from migrator.checkpoint import Checkpoint, State, write_whole
 from migrator.mapping import load_mapping
@@ -159,6 +160,128 @@ def test_a_run_says_what_it_has_proven(names: tuple[str, str], proof: Any, prove
     fill(source, "fact", fact("u", "k"))
     report = migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(proof=proof))
     assert (report.outcome, report.proven) == ("done", proven)
+
+
+# What is left behind ---------------------------------------------------------------------------------------------------
+
+
+def odd_source(name: str) -> None:
+    """Three facts that travel, one that cannot, one that lost against a newer one."""
+    fill(name, "fact", *(fact("u", f"k{n}") for n in range(3)), fact("u", "broken") | {"confidence": "much"})
+    fill(name, "fact", fact("u", "k2", "newer", updated_at="2027-01-01T00:00:00"))
+
+
+def test_every_command_names_what_it_left_behind(names: tuple[str, str], tmp_path: Path) -> None:
+    """Also a run that only compares: the sink is a file that is there already, or nothing is written at all."""
+    source, _ = names
+    odd_source(source)
+    goes_on, path = Options(on_reject="continue"), tmp_path / "x.jsonl"
+    reports = [
+        migrator.migrate(f"memory:{source}", path, goes_on),
+        migrator.migrate(f"memory:{source}", path, goes_on),
+        migrator.migrate(f"memory:{source}", path, Options(dry_run=True)),
+        migrator.verify(f"memory:{source}", path),
+    ]
+    for report in reports:
+        assert (report.outcome, report.exit_code) == ("rejects", 3)
+        assert [line["place"] for line in lines_of(report.rejects_file)] == ["000000003"]
+        assert [line["record"]["value"] for line in lines_of(report.duplicates_file)] == ["v"]
+
+
+def test_a_reject_that_is_not_whole_is_no_source(names: tuple[str, str], tmp_path: Path) -> None:
+    """What was too large to be kept in a rejects file must not come back as NULL."""
+    source, sink = names
+    fill(source, "fact", fact("u", "k"))
+    chat = tmp_path / "chat.db"
+    migrator.migrate(f"memory:{source}", chat)
+    with sqlite3.connect(chat) as db:
+        db.execute(
+            "INSERT INTO facts (user_id, category, key, value) VALUES ('u', 'c', 'huge', ?)", ("x" * 34_000_000,)
+        )
+    db.close()
+    report = migrator.migrate(chat, tmp_path / "x.jsonl", Options(on_reject="continue"))
+    (line,) = lines_of(report.rejects_file)
+    assert ("34,000" in line["reason"], line["omitted"], line["record"]["key"]) == (True, ["value"], "huge")
+    again = migrator.migrate(str(report.rejects_file), f"memory:{sink}", Options(on_reject="continue"))
+    assert (again.outcome, again.kinds["fact"].tally.rejected, records_of(sink)) == ("rejects", 1, [])
+    assert "value was too large" in lines_of(again.rejects_file)[0]["reason"]
+
+
+def scratch_files(tmp_path: Path) -> list[str]:
+    jobs = [job for job in (tmp_path / "state").iterdir() if job.is_dir()]
+    return [p.name for job in jobs for p in (job / "scratch").iterdir()] + [
+        p.name for job in jobs for p in job.glob("*.sqlite")
+    ]
+
+
+def test_a_snapshot_remains_only_as_long_as_a_run_could_go_on_with_it(
+    names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, sink = names
+    odd_source(source)
+    chat = tmp_path / "chat.db"
+    migrator.migrate(f"memory:{source}", chat, Options(on_reject="continue"))
+    fill(sink, "fact", fact("u", "k1", "other"))
+    assert migrator.migrate(chat, f"memory:{sink}").outcome == "differences"
+    assert scratch_files(tmp_path) == []
+    with pytest.raises(migrator.ConfigError, match="mkdir"):
+        migrator.migrate(chat, tmp_path / "no" / "folder" / "x.jsonl")
+    with sqlite3.connect(chat) as db:
+        db.execute("DROP INDEX migrator_identity_episodes")
+        db.execute(
+            "INSERT INTO episodes (user_id, episode_type, title) VALUES ('u', 't', 'twice'), ('u', 't', 'twice')"
+        )
+    db.close()
+    with pytest.raises(migrator.ConfigError, match="newest"):
+        migrator.migrate(chat, tmp_path / "y.jsonl", Options(on_duplicate="stop"))
+    assert scratch_files(tmp_path) == []
+    monkeypatch.setattr(memory.MemorySink, "flush", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        migrator.migrate(chat, f"memory:{sink}")
+    assert "snapshot.db" in scratch_files(tmp_path)
+
+
+def test_a_job_that_ended_stays_listed_when_it_is_refused_later(names: tuple[str, str], tmp_path: Path) -> None:
+    source, sink = names
+    fill(source, "fact", fact("u", "k"))
+    chat = tmp_path / "chat.db"
+    migrator.migrate(f"memory:{source}", chat)
+    migrator.migrate(chat, f"memory:{sink}")
+    before = {job.path: job.state for job in commands.status(None)[1]}
+    with sqlite3.connect(chat) as db:
+        db.execute("DELETE FROM facts")
+    db.close()
+    with pytest.raises(migrator.ConfigError, match="--allow-empty"):
+        migrator.migrate(chat, f"memory:{sink}")
+    assert {job.path: job.state for job in commands.status(None)[1]} == before
+
+
+def test_a_job_that_only_compared_says_how_many_records_it_read(names: tuple[str, str], tmp_path: Path) -> None:
+    source, _ = names
+    fill(source, "fact", *(fact("u", f"k{n}") for n in range(5)))
+    for _ in range(2):
+        migrator.migrate(f"memory:{source}", tmp_path / "x.jsonl")
+        (job,) = commands.status(None)[1]
+        assert job.checkpoint is not None
+        assert job.checkpoint.tallies["fact"].read == 5
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_stop_at_rejects_says_what_was_not_read_and_how_to_go_on(names: tuple[str, str], tmp_path: Path) -> None:
+    source, _ = names
+    fill(source, "fact", fact("u", "broken") | {"confidence": "much"}, *(fact("u", f"k{n}") for n in range(110)))
+    stopped = migrator.migrate(f"memory:{source}", tmp_path / "x.jsonl", Options(workers=1))
+    assert not (tmp_path / "x.jsonl").exists()
+    for words in (
+        "stopped at 1 reject",
+        "not read to the end",
+        "published",
+        "run again",
+        "--on-reject continue",
+        "--restart",
+    ):
+        assert words in (stopped.error or "")
+    assert migrator.migrate(f"memory:{source}", tmp_path / "x.jsonl").error is None
 
 
 # What is there ---------------------------------------------------------------------------------------------------------
@@ -398,6 +521,9 @@ def test_verify_names_exactly_what_differs_in_a_table(names: tuple[str, str], ta
     assert client.get_item(TableName=name, Key=key(1))["Item"]["value"] == {"S": "changed"}
     mended = migrator.migrate(f"memory:{source}", address, Options(existing="replace"))
     assert [line["record"]["value"] for line in lines_of(mended.replaced_file)] == ["changed"]
+    # The right one was written beside the one under another key: not a failure, but told by its place.
+    (double,) = mended.differences
+    assert (double.what, double.is_double, "FACT#elsewhere" in double.place) == ("extra", True, True)
     assert client.get_item(TableName=name, Key=key(1))["Item"] == item[1]
 
 

@@ -536,7 +536,7 @@ def test_a_reader_of_what_is_not_there_is_empty_and_makes_nothing(tmp_path: Path
 def test_a_reader_follows_a_file_that_comes_to_life(tmp_path: Path) -> None:
     path = database(tmp_path / "chat.db", mode="wal", facts=1)
     opened = reader(path)
-    assert opened.holds(KINDS).words == "1 records" and not (tmp_path / "chat.db-shm").exists()
+    assert opened.holds(KINDS).words == "1 record" and not (tmp_path / "chat.db-shm").exists()
     for numbers in (range(1, 3), range(3, 5)):
         with closing(sqlite3.connect(path)) as application:
             add_facts(application, numbers)

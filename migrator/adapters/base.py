@@ -237,6 +237,9 @@ class Adapter(Protocol):
     def describe(self, address: Address) -> Shape | None:
         """What is there, read only; None if nothing is. Raises ConfigError where it is no store of this sort or cannot be asked."""
 
+    def check(self, layout: Layout) -> None:
+        """Raises ConfigError if no store of this sort could hold what the layout says (a column's type). Touches nothing."""
+
     def whereabouts(self, address: Address) -> str:
         """Where exactly that is, for people: the absolute path, or the table's ARN, endpoint and profile. Never a secret."""
 

@@ -32,6 +32,7 @@ from migrator.adapters.dynamodb_requests import (
 )
 from migrator.adapters.dynamodb_values import Item, check_item, from_item, item_size, to_item
 from migrator.errors import ConfigError, RecordError, StoreError, TransientStoreError
+from migrator.layout import Layout
 from migrator.model import (
     UNKNOWN_KIND,
     Address,
@@ -70,6 +71,9 @@ class DynamoDBAdapter:
                 return None
             items = table.call("scan", TableName=table.name, Limit=_FEW)["Items"]
             return table.shape(described, tuple(from_item(item) for item in items))
+
+    def check(self, layout: Layout) -> None:
+        """Nothing can be wrong that the mapping itself does not tell."""
 
     def whereabouts(self, address: Address) -> str:
         """ARN, endpoint and profile, for the plan. Of a table that is not there yet the account is not known: `*`."""

@@ -73,6 +73,7 @@ from migrator.model import (
     Snapshot,
     Traits,
     Weight,
+    counted,
 )
 from migrator.values import Value, short_digest, to_json
 
@@ -101,8 +102,11 @@ class JsonFile:
             if not path.is_file():
                 raise ConfigError(f"{path} is no regular file: save what it gives to a file first")
             _check_beginning(path, address)
-            tables = _keys_of(path) if _is_document(address) else _kinds_of(path)
-        return Shape(address.store, _words(address), dict.fromkeys(tables, ()))
+            tables, sample = _arrays_of(path) if _is_document(address) else (_kinds_of(path), [])
+        return Shape(address.store, _words(address), dict.fromkeys(tables, ()), sample=tuple(sample))
+
+    def check(self, layout: Layout) -> None:
+        """Nothing can be wrong that the mapping itself does not tell."""
 
     def whereabouts(self, address: Address) -> str:
         return str(Path(address.name).absolute())
@@ -145,9 +149,9 @@ class JsonReader(Reader):
     def holds(self, kinds: Sequence[str]) -> Holdings:
         for partition in self.partitions(kinds, 1):
             for page in self.pages(partition, None):
-                if any(row.kind in kinds for row in page.rows):
+                if page.rejects or any(row.kind in kinds for row in page.rows):
                     hint = self.size_hint()
-                    return Holdings(True, f"~{hint:,} records" if hint else "records")
+                    return Holdings(True, f"~{counted(hint)}" if hint else "records")
         return Holdings(False, "no records of these kinds")
 
     def fetch(self, rows: Sequence[Row]) -> dict[tuple[str, Identity], Row]:
@@ -251,7 +255,7 @@ class FileReader(JsonReader):
                 start, at, number = at, at + size, number + 1
                 place = f"byte {start}"
                 if line is None:
-                    yield Reject(UNKNOWN_KIND, place, too_large(size, limit)), at, 0
+                    yield Reject(UNKNOWN_KIND, place, too_large(size, limit), omitted=_ALL), at, 0
                 elif not line.isspace():
                     try:
                         yield _from_line(self.layout, line, place), at, size
@@ -268,11 +272,9 @@ class FileReader(JsonReader):
 
     def _from_item(self, found: Found) -> Row | Foreign | Reject:
         kind = self._kind_of.get(found.key, UNKNOWN_KIND)
-        if kind != UNKNOWN_KIND and found.position is None:
-            raise Broken(found.offset, f'"{found.key}" is no array of records')
         place = f"{found.key}[{found.position}]" if found.position is not None else found.key
         if found.text is None:
-            return Reject(kind, place, too_large(found.size, self.setting.record_bytes))
+            return Reject(kind, place, too_large(found.size, self.setting.record_bytes), omitted=_ALL)
         try:
             held = parsed(found.text)
         except Broken as exc:
@@ -281,6 +283,8 @@ class FileReader(JsonReader):
             return Reject(kind, place, str(exc), _as_text(found.text))
         if kind == UNKNOWN_KIND:
             return Foreign(place, held=held if isinstance(held, dict) else {"value": held})
+        if found.position is None:
+            return Reject(kind, place, f'"{found.key}" is no array of records', {"value": held})
         if not isinstance(held, dict):
             return Reject(kind, place, "a record is an object of fields", {"value": held})
         return self.layout.read(held, place, kind)
@@ -658,27 +662,27 @@ def _kinds_of(path: Path) -> list[str]:
     return list(kinds)
 
 
-def _keys_of(path: Path) -> list[str]:
-    """The names of the first arrays. Of other values only a few: where each session is one, they are its identities."""
-    arrays: dict[str, None] = {}
-    others: dict[str, None] = {}
+def _arrays_of(path: Path) -> tuple[list[str], list[Record]]:
+    """The names of the first arrays, and a few of the entries that are none: where each session is one, they are its identities."""
+    others: dict[str, Value] = {}
     with opened(path) as file:
         scanner = Scanner(file, RECORD_BYTES)
         for found in scanner.items():
-            if found.position is None:
-                others[found.key] = None
+            value: Value = None
             if found.text is not None:
                 try:
-                    parsed(found.text)
+                    value = parsed(found.text)
                 except Broken as exc:
                     raise Broken(found.offset + exc.offset, exc.reason) from exc
                 except RecordError:
                     pass  # reading rejects this one
+            if found.position is None:
+                others[found.key] = value
             if len(scanner.keys) >= _LOOK_KEYS or scanner.offset > _LOOK_BYTES:
                 _check_end(path)
                 break
-        arrays = {key: None for key in scanner.keys if key not in others}
-    return [*arrays, *list(others)[:3]]
+        arrays = [key for key in scanner.keys if key not in others]
+    return arrays, [{key: value} for key, value in others.items()]
 
 
 def _check_end(path: Path) -> None:
@@ -694,6 +698,7 @@ def _check_end(path: Path) -> None:
 
 # Records ⇄ text --------------------------------------------------------------------------------------------------------
 
+_ALL = ("line",)  # of what was too large to be kept
 _WANTED = 'a line is {"kind": …, "record": {…}}'
 
 
@@ -717,6 +722,8 @@ def _from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Rejec
     if not _is_line(held):
         return Reject(UNKNOWN_KIND, place, _WANTED, held if isinstance(held, dict) else {"value": held})
     record, origin = held["record"], held.get("origin")
+    if held.get("omitted"):
+        return _not_whole(held, place)
     if held.get("foreign") is True:
         return Foreign(place, held.get("ghost") is True, record)
     if origin is not None:
@@ -725,6 +732,13 @@ def _from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Rejec
         except ValueError as exc:
             return Reject(held["kind"], place, str(exc), record)
     return layout.read(record, place, held["kind"], origin)
+
+
+def _not_whole(held: Record, place: str) -> Reject:
+    """A line of a rejects file whose record was too large to be kept in it."""
+    names = tuple(str(name) for name in held["omitted"]) if isinstance(held["omitted"], list) else _ALL
+    reason = f"is not whole: {', '.join(names)} was too large to be kept here; take it from the store it came from"
+    return Reject(held["kind"], place, reason, held["record"], omitted=names)
 
 
 def _is_line(held: Value) -> bool:

@@ -11,6 +11,7 @@ from copy import deepcopy
 from dataclasses import replace
 
 from migrator.adapters.base import PAGE_ROWS, Flushed, Reader, Setting, Sink, Source
+from migrator.layout import Layout
 from migrator.model import (
     Address,
     Cursor,
@@ -24,6 +25,7 @@ from migrator.model import (
     Shape,
     Snapshot,
     Traits,
+    counted,
     identity_key,
 )
 
@@ -92,7 +94,7 @@ class MemorySource(Source):
 
     def holds(self, kinds: Sequence[str]) -> Holdings:
         count = sum(row.kind in kinds for row in self.held.rows.values())
-        return Holdings(count > 0, f"{count:,} records")
+        return Holdings(count > 0, counted(count))
 
     def size_hint(self) -> int | None:
         return len(self.held.rows)
@@ -148,6 +150,9 @@ class MemoryAdapter:
     def describe(self, address: Address) -> Shape | None:
         kinds = {row.kind for row in store(address.name).rows.values()}
         return Shape("memory", f"memory:{address.name}", dict.fromkeys(kinds, ())) if kinds else None
+
+    def check(self, layout: Layout) -> None:
+        """Nothing can be wrong that the mapping itself does not tell."""
 
     def whereabouts(self, address: Address) -> str:
         return f"memory of this process: {address.name}"

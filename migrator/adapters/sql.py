@@ -26,6 +26,7 @@ from migrator.adapters.base import Flushed, Reader, Setting, Sink, Source, rejec
 from migrator.adapters.sql_dialect import DIALECTS, Connection, Dialect, Key, Table
 from migrator.adapters.sql_rows import Finder, Rows, size_of
 from migrator.errors import ConfigError, RecordError, StoreError, TransientStoreError
+from migrator.layout import Layout
 from migrator.model import (
     Address,
     Cursor,
@@ -41,6 +42,7 @@ from migrator.model import (
     Snapshot,
     Traits,
     Weight,
+    counted,
 )
 from migrator.values import short_digest
 
@@ -110,7 +112,7 @@ class SqlSource(Source):
     def holds(self, kinds: Sequence[str]) -> Holdings:
         with _sorted_errors(f"{self.text}, counting"):
             count = sum(self._count(kind) for kind in kinds)
-        return Holdings(count > 0, f"{count:,} records")
+        return Holdings(count > 0, counted(count))
 
     def size_hint(self) -> int | None:
         with _sorted_errors(f"{self.text}, counting"):
@@ -640,6 +642,14 @@ class SqlAdapter:
             raise
         except StoreError as exc:
             raise ConfigError(f"{exc}. Nothing was touched") from exc
+
+    def check(self, layout: Layout) -> None:
+        for name, kind in layout.kinds.items():
+            for dialect in dict.fromkeys(DIALECTS.values()):
+                try:
+                    dialect().create(kind)
+                except sqlite3.Error as exc:
+                    raise ConfigError(f"[layouts.{layout.id}.{name}]: the table cannot be made: {exc}") from exc
 
     def whereabouts(self, address: Address) -> str:
         return str(Path(address.name).absolute())

@@ -100,6 +100,7 @@ class Rows:
         """What can be read of a row that sqlite3 cannot give: column by column, text as bytes."""
         held: Record = {}
         reasons: list[str] = []
+        omitted: list[str] = []
         total = 0
         self.connection.text_factory = bytes
         try:
@@ -108,6 +109,7 @@ class Rows:
                     found = self.connection.execute(self.dialect.value_by_key(self.table, name), key).fetchone()
                 except sqlite3.DataError:
                     reasons.append(f"{name} holds more than {self.setting.record_bytes:,} bytes")
+                    omitted.append(name)
                     total += self._length(name, key)
                     continue
                 if found is None:
@@ -124,7 +126,8 @@ class Rows:
             self.connection.text_factory = str
         if total > self.setting.record_bytes:
             reasons = [too_large(total, self.setting.record_bytes)]
-        return Reject(self.table.kind.kind.name, self.table.place(key), "; ".join(reasons) or "cannot be read", held)
+        reason = "; ".join(reasons) or "cannot be read"
+        return Reject(self.table.kind.kind.name, self.table.place(key), reason, held, omitted=tuple(omitted))
 
     def _length(self, column: str, key: Key) -> int:
         if not self.table.keyed_by_row_id:
