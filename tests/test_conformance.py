@@ -43,6 +43,14 @@ def keyed_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stor
     store.close()
 
 
+@pytest.fixture(params=[name for name in stores.NAMES if name not in stores.KEYED])
+def whole_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A file that is staged part by part and appears whole."""
+    store = stores.make(request.param, request, tmp_path)
+    yield store
+    store.close()
+
+
 @pytest.fixture
 def small_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of seven rows, and partitions of as few: what a large store has."""
@@ -325,6 +333,45 @@ def test_beginning_a_slice_again_replaces_what_it_left(store: Store, flushed_bef
     flushed = sink.flush()
     assert (flushed.held, flushed.rejects) == ([], [])
     assert store.values(rows_of(sink.reader())) == store.values(rows)
+
+
+@pytest.mark.parametrize("flushed_before", [False, True])
+def test_a_file_holds_nothing_that_only_the_first_attempt_of_a_slice_held(
+    whole_store: Store, flushed_before: bool
+) -> None:
+    sink = whole_store.prepared()
+    sink.begin(SLICE)
+    sink.upsert(records(3), Existing.EMPTY)
+    if flushed_before:
+        sink.flush()
+    sink.begin(SLICE)
+    sink.upsert([record_of("fact", 1)], Existing.EMPTY)
+    sink.flush()
+    sink.publish()
+    assert held_by(whole_store) == whole_store.values([record_of("fact", 1)])
+
+
+def test_what_is_staged_for_a_file_is_read_on_from_every_cursor(
+    whole_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "PAGE_ROWS", 7)
+    sink = whole_store.prepared()
+    rows = records(5)
+    for number in range(3):
+        sink.begin(f"0000-{number:06}")
+        sink.upsert(rows[number * 10 : number * 10 + 10], Existing.EMPTY)
+        sink.flush()
+    reader = sink.reader()
+    for wanted in (1, 2):
+        seen = 0
+        for partition in reader.partitions(KINDS, wanted):
+            inside = rest_of(reader, partition, None)
+            seen += len(inside)
+            before = 0
+            for page in reader.pages(partition, None):
+                before += len(page.rows)
+                assert rest_of(reader, partition, page.cursor) == inside[before:]
+        assert seen == len(rows)
 
 
 def test_another_worker_may_do_a_slice_again(store: Store) -> None:
