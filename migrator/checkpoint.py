@@ -64,6 +64,7 @@ class Checkpoint:
     proven: str = "none"
     foreign: int = 0
     ghosts: int = 0
+    accepted: int = 0
     foreign_seen: list[str] = field(default_factory=list)
 
     def is_unfinished(self) -> bool:
@@ -102,7 +103,7 @@ def write_whole(path: Path, data: bytes) -> None:
 def state_root(given: str | None = None) -> Path:
     """Where the folders of all jobs are: `given`, else MIGRATOR_STATE, else the user's state folder."""
     chosen = given or os.environ.get("MIGRATOR_STATE")
-    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_state_dir("migrator"))
+    return Path(chosen).expanduser().resolve() if chosen else Path(platformdirs.user_state_dir("migrator"))
 
 
 def fingerprint(describes: dict[str, Any]) -> str:

@@ -127,9 +127,11 @@ def _file(scheme: str, path: str) -> Address:
         raise ConfigError(f"{path}: no such user; write the path out") from exc
     try:
         Path(absolute).resolve()
+        Path(absolute).exists()
     except (RuntimeError, OSError) as exc:
+        shown = path if len(path) < 100 else f"{path[:40]}…"
         raise ConfigError(
-            f"{path}: its symbolic links go in a circle, or its name is too long; name the file itself"
+            f"{shown}: its symbolic links go in a circle, or its name is too long; name the file itself"
         ) from exc
     quoted = absolute.replace("%", "%25").replace("?", "%3F")
     text = f"sqlite:///{quoted}" if scheme == "sqlite" else f"{scheme}:{absolute}"
@@ -166,6 +168,7 @@ def _dynamodb(text: str) -> Address:
     if endpoint is not None:
         try:
             split = urlsplit(endpoint)
+            _ = split.port  # ValueError for one that is none
         except ValueError as exc:
             raise ConfigError(f"dynamodb://{table}: an endpoint looks like http://localhost:8000") from exc
         if "@" in endpoint:

@@ -92,6 +92,7 @@ class Console:
             self._object(found.to_plain())
             return
         lines = [("store", found.whereabouts), ("mapping", found.mapping), ("layout", f"{found.layout}: {found.why}")]
+        lines += found.reading
         self.plan(lines)
         rows = [
             [
@@ -317,10 +318,13 @@ def _verdict(report: Report) -> Iterator[str]:
         yield f"what was replaced: {report.replaced_file}"
     if report.foreign:
         yield f"{counted(report.foreign, 'foreign item')} stayed behind, which no kind of the mapping describes: {_some(report.foreign_seen)}"
+    if report.accepted:
+        yield f"{counted(report.accepted, 'foreign item')} stayed behind, as --foreign says"
     if report.ghosts:
         yield f"{_n(report.ghosts)} ghosts, items that LuminoraCore leaves by mistake, stayed behind"
     if report.unreadable:
         yield f"unreadable in the sink: {', '.join(f'{_n(count)} {kind}' for kind, count in report.unreadable.items())}"
+        yield from (f"  {each}" for each in report.unreadable_seen)
     yield _proof_words(report)
     if report.mend:
         yield f"to mend the sink: {report.mend}"

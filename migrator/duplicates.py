@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,8 +32,11 @@ class Duplicates:
         )
 
     @staticmethod
-    def build(path: Path, rows: Iterable[Row], kinds: Mapping[str, Kind]) -> int:
-        """Make the index from rows among which every repeated identity is found; the number of losers."""
+    def build(path: Path, rows: Iterable[Row], kinds: Mapping[str, Kind], apart: Callable[[Row], bytes]) -> int:
+        """Make the index from rows among which every repeated identity is found; the number of losers.
+
+        `apart` is what tells a row from others of its identity in the sink: those that it can hold side by side are no duplicates (H3).
+        """
         path.unlink(missing_ok=True)
         aside = path.with_name(path.name + ".tmp")
         private(aside).close()  # keys hold people's names
@@ -43,7 +47,7 @@ class Duplicates:
             db.execute("CREATE TABLE seen (identity BLOB, rank, place TEXT)")
             db.execute("CREATE TABLE losers (place TEXT PRIMARY KEY) WITHOUT ROWID")
             db.execute("BEGIN")
-            db.executemany("INSERT INTO seen VALUES (?, ?, ?)", _entries(rows, kinds))
+            db.executemany("INSERT INTO seen VALUES (?, ?, ?)", _entries(rows, kinds, apart))
             db.execute(
                 "INSERT INTO losers SELECT place FROM (SELECT place, row_number() OVER"
                 " (PARTITION BY identity ORDER BY rank DESC, place DESC) AS turn FROM seen) WHERE turn > 1"
@@ -55,6 +59,12 @@ class Duplicates:
             db.close()
         aside.replace(path)
         return int(count)
+
+    @staticmethod
+    def some(path: Path, count: int) -> list[str]:
+        """The places of a few losers."""
+        with closing(sqlite3.connect(path)) as db:
+            return [place for (place,) in db.execute("SELECT place FROM losers LIMIT ?", (count,))]
 
     def losers(self, rows: Sequence[Row]) -> set[str]:
         """The places, among those of `rows`, whose record loses."""
@@ -75,11 +85,13 @@ class Duplicates:
             self._db = None
 
 
-def _entries(rows: Iterable[Row], kinds: Mapping[str, Kind]) -> Iterator[tuple[bytes, Rank, str]]:
+def _entries(
+    rows: Iterable[Row], kinds: Mapping[str, Kind], apart: Callable[[Row], bytes]
+) -> Iterator[tuple[bytes, Rank, str]]:
     for row in rows:
         kind = kinds[row.kind]
         try:
-            key = identity_key(row.kind, kind.identity_of(row.record))
+            key = identity_key(row.kind, kind.identity_of(row.record)) + apart(row)
         except ValueError:
             continue  # a lone surrogate: the record will be rejected, and cannot meet another
         yield digest16(key).to_bytes(16, "big"), rank(row.record.get(kind.newest) if kind.newest else None), row.place

@@ -33,8 +33,6 @@ from migrator.model import (
     Address,
     Cursor,
     Existing,
-    Foreign,
-    Identity,
     Kind,
     Page,
     Partition,
@@ -42,7 +40,6 @@ from migrator.model import (
     Row,
     Snapshot,
     Tally,
-    identity_words,
 )
 from migrator.pair import Digest, Expected, Pair
 from migrator.proof import Seen, read_sink
@@ -118,6 +115,7 @@ class SliceResult:
     weights: dict[str, Weights] = field(default_factory=dict)
     foreign: int = 0
     ghosts: int = 0
+    accepted: int = 0
     foreign_seen: list[str] = field(default_factory=list)
 
     @property
@@ -191,7 +189,7 @@ class _Slice:
             self._tally(kind).add(tally)
         self.rejects += expected.rejects
         self.duplicates += expected.duplicates
-        self._see(expected.foreign)
+        self._see(expected)
         self.stores.pair.note(self.result.digests, expected.rows)
         missing, replacing = self._settle(expected.rows)
         for row in (*missing, *replacing):
@@ -208,15 +206,14 @@ class _Slice:
         """Rows to write where nothing is, and rows to write over what is there. In an empty sink all are of the first sort."""
         if self.job.existing is Existing.EMPTY and not self.careful:
             return rows, []
-        held = self.stores.reader.fetch(rows)
-        missing, replacing = [], []
-        for row in rows:
-            there = held.get((row.kind, self._identity(row)))
+        missing, replacing, replaced = [], [], []
+        for row, there in zip(rows, self.stores.reader.fetch(rows), strict=True):
             if there is None:
                 missing.append(row)
             elif self._meets(row, there):
                 replacing.append(_under_its_key(row, there, self.job.sink_layout))
-        self._keep_replaced([held[row.kind, self._identity(row)] for row in replacing])
+                replaced.append(there)
+        self._keep_replaced(replaced)
         return missing, replacing
 
     def _meets(self, row: Row, there: Row) -> bool:
@@ -271,20 +268,17 @@ class _Slice:
 
     def _weigh(self, row: Row) -> None:
         weight = self.stores.reader.weigh(row)
-        kind = self.stores.pair.kinds[row.kind]
-        words = identity_words(kind, kind.identity_of(row.record)) if weight.bytes else ""
+        words = self.stores.pair.words(row) if weight.bytes else ""
         self.result.weights.setdefault(row.kind, Weights()).add(
             Weights(weight.bytes, weight.units, weight.bytes, words)
         )
 
-    def _see(self, items: list[Foreign]) -> None:
-        for item in items:
-            if item.ghost:
-                self.result.ghosts += 1
-                continue
-            self.result.foreign += 1
-            if len(self.result.foreign_seen) < _NAMED:
-                self.result.foreign_seen.append(item.place)
+    def _see(self, expected: Expected) -> None:
+        result = self.result
+        result.foreign += len(expected.foreign)
+        result.ghosts += expected.ghosts
+        result.accepted += expected.accepted
+        result.foreign_seen = (result.foreign_seen + expected.foreign)[:_NAMED]
 
     def _leave_notes(self) -> None:
         state, pair = self.stores.state, self.stores.pair
@@ -296,15 +290,12 @@ class _Slice:
                 {
                     "what": "differing",
                     "kind": row.kind,
-                    "identity": identity_words(pair.kinds[row.kind], self._identity(row)),
+                    "identity": pair.words(row),
                     "fields": list(pair.differing_fields(row, there)),
                 }
                 for row, there in self.differing
             ),
         )
-
-    def _identity(self, row: Row) -> Identity:
-        return self.stores.pair.kinds[row.kind].identity_of(row.record)
 
     def _tally(self, kind: str) -> Tally:
         return self.result.tallies.setdefault(kind, Tally())
@@ -312,7 +303,12 @@ class _Slice:
 
 def _under_its_key(row: Row, there: Row, layout: Layout) -> Row:
     """A row of a kind with derived keys keeps the key that the record has in the sink."""
-    if there.origin is None or not layout.kinds[row.kind].has_free_key or there.origin.layout != layout.id:
+    if (
+        there.origin is None
+        or row.kind not in layout.kinds
+        or not layout.kinds[row.kind].has_free_key
+        or there.origin.layout != layout.id
+    ):
         return row
     return replace(row, origin=replace(there.origin, extra=row.origin.extra if row.origin else {}))
 
@@ -541,4 +537,5 @@ def remember(checkpoint: Checkpoint, result: SliceResult) -> None:
         checkpoint.weights[kind] = vars(summed)
     checkpoint.foreign += result.foreign
     checkpoint.ghosts += result.ghosts
+    checkpoint.accepted += result.accepted
     checkpoint.foreign_seen = (checkpoint.foreign_seen + result.foreign_seen)[:_NAMED]

@@ -12,7 +12,7 @@ from migrator.adapters.base import Setting
 from migrator.engine import WANTED_PARTITIONS
 from migrator.mapping import Mapping
 from migrator.model import Reject, Row
-from migrator.plan import Store, look_at
+from migrator.plan import Store, look_at, reading_words, unread_tables
 from migrator.run import Show
 from migrator.values import to_json
 
@@ -40,6 +40,7 @@ class Inspection:
     mapping: str
     layout: str
     why: str
+    reading: list[tuple[str, str]] = field(default_factory=list)
     kinds: dict[str, KindInspection] = field(default_factory=dict)
     ghosts: int = 0
     foreign: int = 0
@@ -58,10 +59,15 @@ def look_through(address: str, mapping: str | None, show: Show) -> Inspection:
     store, found = look_at(address, mapping)
     assert store.shape is not None
     inspection = Inspection(
-        store.address.text, store.whereabouts, store.shape.words, found.name, store.layout.id, _why(store)
+        store.address.text,
+        store.whereabouts,
+        store.shape.words,
+        found.name,
+        store.layout.id,
+        _why(store),
+        reading_words(store.layout, found.kind_names()),
     )
-    named = {name for kind in store.layout.kinds.values() for name in kind.collections if len(kind.collections) == 1}
-    inspection.unread_tables = sorted(set(store.shape.tables) - named) if store.address.store == "sql" else []
+    inspection.unread_tables = unread_tables(store)
     now = time.time()
     with tempfile.TemporaryDirectory(prefix="migrator-") as folder:
         setting = Setting(store.layout, found.kind_names(), Path(folder), say=show.say)
@@ -91,7 +97,11 @@ def _why(store: Store) -> str:
     shape = store.shape
     assert shape is not None
     if shape.key:
-        index = f", first index {shape.index[0]} ({shape.index[1]}/{shape.index[2]})" if shape.index else ", no index"
+        index = (
+            f", first index {shape.index[0]} ({'/'.join(filter(None, shape.index[1:]))})"
+            if shape.index
+            else ", no index"
+        )
         return f"its key is {'/'.join(shape.key)}{index}"
     held = [
         name

@@ -10,18 +10,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
 from migrator.errors import RecordError
-from migrator.model import UNKNOWN_KIND, Field, FieldType, Foreign, Kind, Origin, Record, Reject, Row, identity_key
+from migrator.model import (
+    FOREIGN,
+    UNKNOWN_KIND,
+    Field,
+    FieldType,
+    Foreign,
+    Identity,
+    Kind,
+    Origin,
+    Record,
+    Reject,
+    Row,
+    identity_key,
+)
 from migrator.values import Value, from_json, is_number, number, short_digest, to_json
 
 Form = Literal["native", "text", "number", "json", "date"]
 """How a store holds a field: as its own type, or as text, a number, JSON text, or the store's date type."""
 
+_MAX64 = 1 << 63
 _PLAIN = (str, int, float, Decimal, bool)
 
 
@@ -131,12 +145,17 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a field lives in an item: the attribute's name, its form, and the attribute it is read from where that one is not there."""
+    """Where a field lives in an item: the attribute's name, its form, and the attribute it is read from where that one is not there.
+
+    head: what starts with it was written over the field by mistake; the value is behind it, or there is none.
+    """
 
     field: Field
     attribute: str
     form: Form = "native"
     otherwise: str | None = None
+    head: str = ""
+    behind_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +164,8 @@ class KindLayout:
 
     collections: names of its table or collection, the first is made. columns: SQL types by column, for making it. unique: the table
     we make is unique over the identity by a constraint (the application's own). surrogate: columns that are no fields and never
-    travel. marks: attributes by which an item is told to be of this kind. extra: attributes that belong to the origin.
+    travel. marks: attributes by which an item is told to be of this kind. extra: attributes that belong to the origin. by_index: the
+    application looks for it in the index. index_wins: where an index attribute is a field too, the application writes the index's value.
     """
 
     kind: Kind
@@ -158,6 +178,8 @@ class KindLayout:
     surrogate: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     unique: bool = False
+    by_index: bool = False
+    index_wins: bool = False
 
     @property
     def attributes(self) -> frozenset[str]:
@@ -179,7 +201,12 @@ class KindLayout:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a mapping's kinds live in one store. `id` is `key shape` or name, the same in every run and release."""
+    """How a mapping's kinds live in one store. `id` is `key shape` or name, the same in every run and release.
+
+    also, also_index: other names of the key's and the index's attributes that fit too. several_keys: the application writes one record
+    under several keys, so that the key guarantees no identity (H3). unread, unread_later: by kind, why the application does not find what is
+    written there now, and what it writes itself later. problem: why nothing can be written under this layout.
+    """
 
     id: str
     store: str
@@ -190,6 +217,12 @@ class Layout:
     absent_is_null: bool = False  # a row of a table has every column
     keeps_unknown: bool = True
     keeps_origins: bool = False  # holds any origin as it is (JSON Lines)
+    also: tuple[frozenset[str], ...] = ()
+    also_index: tuple[frozenset[str], ...] = ()
+    several_keys: bool = False
+    unread: Mapping[str, str] = field(default_factory=dict)
+    unread_later: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
 
     def __post_init__(self) -> None:
         compiled = {name: _Compiled(self, each) for name, each in self.kinds.items()}
@@ -198,10 +231,7 @@ class Layout:
         object.__setattr__(self, "_marks", marks)
 
     def __reduce__(self) -> tuple[Callable[..., Layout], tuple[object, ...]]:
-        return _remake, (
-            self.id, self.store, dict(self.kinds), self.key, self.index, self.ghosts,
-            self.absent_is_null, self.keeps_unknown, self.keeps_origins,
-        )  # fmt: skip
+        return _remake, tuple(getattr(self, each.name) for each in fields(self))
 
     # read and write --------------------------------------------------------------------------------------------------
 
@@ -226,6 +256,8 @@ class Layout:
 
     def write(self, row: Row) -> Record:
         """The attributes of the item that holds `row`. Raises RecordError if there is none, for instance a key cannot be made."""
+        if row.kind == FOREIGN:
+            return dict(row.record)
         return self._compiled[row.kind].write(row)  # type: ignore[attr-defined,no-any-return]
 
     def fit(self, row: Row, unknown_fields: str = "keep") -> Row:
@@ -238,6 +270,10 @@ class Layout:
             raise RecordError(f"the layout {self.id} has no place for {row.kind} records")
         return compiled.fit(row, unknown_fields)
 
+    def identity_of(self, row: Row) -> Identity:
+        """What makes a row unique: of a foreign item its place."""
+        return (row.place,) if row.kind == FOREIGN else self.kinds[row.kind].kind.identity_of(row.record)
+
     def settled(self, row: Row, extras: bool = True) -> Row:
         """The row for comparing: what is right in more than one way is left out of its origin.
 
@@ -248,6 +284,14 @@ class Layout:
             return row
         origin = self._compiled[row.kind].settled(row, extras)  # type: ignore[attr-defined]
         return row if origin is row.origin else replace(row, origin=origin)
+
+    def guarantees(self, kind: str) -> bool:
+        """True if a store of this layout cannot hold two records of this kind with one identity."""
+        return not self.several_keys and self.kinds[kind].guarantees_identity
+
+    def recognises(self, held: Record, key: tuple[str, ...]) -> bool:
+        """Whether an item of a table with that key is of a kind of ours, or a ghost of the application's."""
+        return self._recognise(held) is not None or frozenset(held) - frozenset(key) in self.ghosts
 
     def _recognise(self, held: Record) -> str | None:
         marks: list[tuple[str, frozenset[str]]] = self._marks  # type: ignore[attr-defined]
@@ -273,7 +317,7 @@ class _Compiled:
         self.templated = spec.keys + spec.index
         # Attributes that `write` makes but a record's fields alone do not tell: only they can need an origin.
         self.fallbacks = frozenset(p.attribute for p in spec.places if p.otherwise)
-        self.coded = tuple(p for p in spec.places if p.otherwise or p.form != "native")
+        self.coded = tuple(p for p in spec.places if p.otherwise or p.form != "native" or p.head)
         made = {p.attribute for p in spec.places} | {key.attribute for key in self.templated}
         self.olds = {p.otherwise: p.attribute for p in spec.places if p.otherwise and p.otherwise not in made}
         watched = {p.attribute for p in self.coded} | {key.attribute for key in self.templated}
@@ -294,7 +338,10 @@ class _Compiled:
                 value = held[spot.otherwise]
             else:
                 continue
-            if value is None:
+            if spot.head and isinstance(value, str) and value.startswith(spot.head):
+                if spot.behind_head:
+                    record[name] = value.removeprefix(spot.head)
+            elif value is None:
                 if name not in self.absent_nulls:
                     record[name] = None
             else:
@@ -471,6 +518,11 @@ def decode(spot: Place, value: Value) -> Value:
             value = str(value)
         case "date" if isinstance(value, datetime):
             value = value.isoformat()
+    if field_type == "float" and type(value) is int and not -_MAX64 <= value < _MAX64:
+        near = float(value) if abs(value) < 1 << 1023 else math.inf
+        value = (
+            near if math.isfinite(near) and Decimal(repr(near)) == value else value
+        )  # DynamoDB and JSON write 1e19 without a point
     if not _IS[field_type](value):
         raise RecordError(f"{spot.field.name} holds {_sort_of(value)}, the mapping says {field_type}")
     return value

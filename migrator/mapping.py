@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -20,6 +20,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from migrator.binding import Fit, bind, shape_of
 from migrator.errors import ConfigError
 from migrator.layout import Form, Key, KindLayout, Layout, Place, Slot, Template
 from migrator.model import Field, FieldType, Kind, Shape
@@ -33,8 +34,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TOP = {"name", "title", "extends", "kinds", "layouts"}
 _KIND = {"identity", "newest", "expires", "fields"}
 _FIELD = {"type", "null"}
-_LAYOUT = {"store", "like", "create", "key", "index", "ghosts"}
-_KIND_LAYOUT = {"collection", "columns", "unique", "surrogate", "key", "free", "index", "marks", "extra", "fields"}
+_LAYOUT = {"store", "like", "create", "key", "index", "ghosts", "also", "several_keys", "unread", "unread_later"}
+_KEYED = ("key", "index", "ghosts", "also", "several_keys", "unread", "unread_later")
+_KIND_LAYOUT = {"collection", "columns", "unique", "surrogate", "fields"}
+_KIND_KEYED = ("key", "index", "free", "marks", "extra", "by_index", "index_wins")
 _PLACE = {"attribute", "as", "otherwise"}
 
 
@@ -61,7 +64,7 @@ class Mapping:
         if store == "memory":
             return self._plain("memory")
         if shape is not None:
-            fitting = list(self._fitting(shape))
+            fitting = self._fitting(shape)
             if len(fitting) == 1:
                 return fitting[0]
             if fitting:
@@ -74,16 +77,18 @@ class Mapping:
                 "Choose another mapping (--mapping, see `migrator mappings list`), or describe this store in a mapping of your own"
             )
         if table_shape is not None:
-            if table_shape not in self.layouts or self.layouts[table_shape].store != store:
+            wanted = shape_of(table_shape)
+            fitting = self._fitting(wanted, is_asked_for=True) if wanted is not None else []
+            if not fitting:
                 raise ConfigError(f'no table shape "{table_shape}" in {self.name}: there is {self._known(store)}')
-            return self.layouts[table_shape]
+            return fitting[0]
         sort = "json" if store == "jsonl" else store
         if sort not in self.created:
             raise ConfigError(f"the mapping {self.name} has no layout for {store} stores")
         return _as_form(self.layouts[self.created[sort]], store)
 
     def fits(self, shape: Shape) -> bool:
-        return any(True for _ in self._fitting(shape))
+        return bool(self._fitting(shape))
 
     def misses(self, shape: Shape) -> str:
         """What keeps tables of the right name from fitting, in words; of a JSON file, what it holds instead."""
@@ -108,11 +113,11 @@ class Mapping:
             or f"none for {store} stores"
         )
 
-    def _fitting(self, shape: Shape) -> Iterator[Layout]:
-        for layout in self.layouts.values():
-            bound = _bind(layout, shape)
-            if bound is not None:
-                yield bound
+    def _fitting(self, shape: Shape, is_asked_for: bool = False) -> list[Layout]:
+        """The layouts that fit best."""
+        bound = [fit for layout in self.layouts.values() if (fit := _bind(layout, shape, is_asked_for)) is not None]
+        best = min((rank for rank, _ in bound), default=None)
+        return [layout for rank, layout in bound if rank == best]
 
     def _plain(self, store: str) -> Layout:
         kinds = {
@@ -127,22 +132,19 @@ def _as_form(layout: Layout, store: str) -> Layout:
     return replace(layout, store=store, keeps_origins=store == "jsonl") if layout.store == "json" else layout
 
 
-def _bind(layout: Layout, shape: Shape) -> Layout | None:
-    """The layout as this store has it (its own table names), or None if the store is of another shape."""
+def _bind(layout: Layout, shape: Shape, is_asked_for: bool) -> tuple[Fit, Layout] | None:
+    """The layout as this store has it (its own names), and how well it fits; None if the store is of another shape."""
     if shape.store == "dynamodb" and layout.store == "dynamodb":
-        if shape.key != layout.key or shape.index != layout.index:
-            return None
-        known = any(layout._recognise(item) or layout._is_ghost(item) for item in shape.sample)
-        return layout if known or not shape.sample else None
+        return bind(layout, shape, is_asked_for)
     if shape.store in ("json", "jsonl") and layout.store == "json":
         names = set(layout.kinds) if shape.store == "jsonl" else {kind.collections[0] for kind in layout.kinds.values()}
-        return _as_form(layout, shape.store) if names & set(shape.tables) else None
+        return ((), _as_form(layout, shape.store)) if names & set(shape.tables) else None
     if shape.store == "sql" and layout.store == "sql":
         found = {name: _table_of(kind, shape) for name, kind in layout.kinds.items()}
         if not any(found.values()):
             return None
         kinds = {n: replace(k, collections=(table,)) if (table := found[n]) else k for n, k in layout.kinds.items()}
-        return replace(layout, kinds=kinds)
+        return (), replace(layout, kinds=kinds)
     return None
 
 
@@ -240,20 +242,24 @@ def _without(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     gone = {name for name, body in kinds.items() if body is False} if isinstance(kinds, dict) else set()
     if not gone or not isinstance(layouts, dict):
         return base
-    left = {
-        name: {each: spec for each, spec in body.items() if each not in gone} if isinstance(body, dict) else body
-        for name, body in layouts.items()
-    }
-    return base | {"layouts": left}
+    return base | {"layouts": {name: _freed(body, gone) for name, body in layouts.items()}}
+
+
+def _freed(body: Any, gone: set[str]) -> Any:
+    """A table, and the tables in it by kind, without the kinds that are gone."""
+    if not isinstance(body, dict):
+        return body
+    left = {name: spec for name, spec in body.items() if name not in gone}
+    return left | {name: _freed(left[name], gone) for name in ("unread", "unread_later") if name in left}
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, table by table. A value `false` takes a kind or a layout away."""
+    """`over` on top of `base`, table by table. A value `false` takes a kind, a layout or a text away."""
     out = dict(base)
     for name, value in over.items():
         if isinstance(value, dict) and isinstance(out.get(name), dict):
             out[name] = _merged(out[name], value)
-        elif value is False and isinstance(out.get(name), dict):
+        elif value is False and isinstance(out.get(name), dict | str):
             del out[name]
         else:
             out[name] = value
@@ -359,11 +365,10 @@ class _Checker:
         store = body.get("store")
         if not isinstance(store, str) or store not in _SORTS:
             raise self.fail(where, f'unknown store "{store}"; the stores are {", ".join(_SORTS)}')
-        if not isinstance(body.get("create", False), bool):
-            raise self.fail(where, "create: true or false is wanted")
+        self.truth(body, "create", where)
         keyed = store == "dynamodb"
         if not keyed:
-            for unwanted in ("key", "index", "ghosts"):
+            for unwanted in _KEYED:
                 if unwanted in body:
                     raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
         key = tuple(self.texts(body, "key", where)) if keyed else ()
@@ -390,6 +395,7 @@ class _Checker:
             isinstance(g, list) and all(isinstance(a, str) for a in g) for g in ghosts
         ):
             raise self.fail(where, "ghosts: an array of arrays of attribute names is wanted")
+        also = self.also(body, where, len(key) + (2 if index is not None else 0))
         layout = Layout(
             name,
             store,
@@ -399,16 +405,48 @@ class _Checker:
             tuple(frozenset(each) for each in ghosts),
             absent_is_null=store == "sql",
             keeps_unknown=store != "sql",
+            also=also[: len(key)],
+            also_index=also[len(key) :],
+            several_keys=self.truth(body, "several_keys", where),
+            unread=self.reasons(body, "unread", compiled, where),
+            unread_later=self.reasons(body, "unread_later", compiled, where),
         )
         self.distinct(layout, where)
         return layout
+
+    def also(self, body: dict[str, Any], where: str, count: int) -> tuple[frozenset[str], ...]:
+        """Other names of the hash and range attributes of key and index: arrays of names, "*" for any."""
+        given = body.get("also")
+        if given is None:
+            return ()
+        if (
+            not isinstance(given, list)
+            or len(given) != count
+            or not all(
+                isinstance(names, list) and names and all(isinstance(n, str) and n for n in names) for names in given
+            )
+        ):
+            raise self.fail(
+                where,
+                f'also: {count} arrays of names are wanted, "*" for any: of the hash, of the range, and so for the index',
+            )
+        return tuple(frozenset(names) for names in given)
+
+    def reasons(self, body: dict[str, Any], name: str, kinds: dict[str, KindLayout], where: str) -> dict[str, str]:
+        given = self.table(body, name, where) if name in body else {}
+        for kind, why in given.items():
+            if kind not in kinds:
+                raise self.fail(f"{where}.{name}", f'no kind "{kind}" in this layout{self.near(kind, set(kinds))}')
+            if not isinstance(why, str):
+                raise self.fail(f"{where}.{name}", f"{kind}: a reason in quotes is wanted")
+        return given
 
     def kind_layout(
         self, kind: Kind, spec: Any, where: str, store: str, key: tuple[str, ...], index: tuple[str, ...] | None
     ) -> KindLayout:
         if not isinstance(spec, dict):
             raise self.fail(where, "a table is wanted")
-        self.known(spec, _KIND_LAYOUT, where)
+        self.known(spec, _KIND_LAYOUT | set(_KIND_KEYED), where)
         places = self.places(kind, spec, where)
         keys: tuple[Key, ...] = ()
         index_keys: tuple[Key, ...] = ()
@@ -427,7 +465,7 @@ class _Checker:
             if not spec.get("marks"):
                 raise self.fail(where, "marks: name the attributes by which an item of this kind is told")
         else:
-            for unwanted in ("key", "index", "free", "marks", "extra"):
+            for unwanted in _KIND_KEYED:
                 if unwanted in spec:
                     raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
             if not collections:
@@ -446,9 +484,6 @@ class _Checker:
                     raise self.fail(
                         f"{where}.columns", f"no column {place.attribute}, where the field {place.field.name} lives"
                     )
-        unique = spec.get("unique", False)
-        if not isinstance(unique, bool):
-            raise self.fail(where, "unique: true or false is wanted")
         layout = KindLayout(
             kind,
             places,
@@ -459,7 +494,9 @@ class _Checker:
             tuple(self.texts(spec, "extra", where)) if spec.get("extra", []) != [] else (),
             tuple(self.texts(spec, "surrogate", where)) if spec.get("surrogate", []) != [] else (),
             columns,
-            unique,
+            self.truth(spec, "unique", where),
+            self.truth(spec, "by_index", where),
+            self.truth(spec, "index_wins", where),
         )
         self.no_clash(layout, where)
         return layout
@@ -646,6 +683,12 @@ class _Checker:
         value = body.get(name)
         if not isinstance(value, dict):
             raise self.fail(where, f"the table {name} is missing" if value is None else f"{name}: a table is wanted")
+        return value
+
+    def truth(self, body: dict[str, Any], name: str, where: str) -> bool:
+        value = body.get(name, False)
+        if not isinstance(value, bool):
+            raise self.fail(where, f"{name}: true or false is wanted")
         return value
 
     def text(self, body: dict[str, Any], name: str, where: str) -> str:

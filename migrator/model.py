@@ -26,6 +26,9 @@ FieldType = Literal["text", "integer", "float", "timestamp", "json", "boolean"]
 UNKNOWN_KIND = "?"
 """The kind of a line or row whose kind cannot be told."""
 
+FOREIGN = "foreign"
+"""Under this name the account has the items that no kind of the mapping describes, where source and sink can both hold them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -114,11 +117,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """An item that no kind of the mapping describes; a ghost is one that LuminoraCore leaves by mistake (fact sheet L5)."""
+    """An item that no kind of the mapping describes; a ghost is one that LuminoraCore leaves by mistake (fact sheet L5).
+
+    `place` is its key in the store it comes from; it stays with the item, for it is all that tells one from another.
+    """
 
     place: str
     ghost: bool = False
     held: Record = field(default_factory=dict)
+
+    def as_row(self) -> Row:
+        return Row(FOREIGN, self.held, Origin("", "", extra={"ghost": True}) if self.ghost else None, self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,11 +292,16 @@ def identity_key(kind: str, identity: Sequence[Value]) -> bytes:
     return canonical([kind, *identity])
 
 
+_WORDS = 80  # characters of one part of an identity that are shown: a mood's context is part of it, and may be a letter
+
+
 def identity_words(kind: Kind, identity: Sequence[Value]) -> str:
-    """An identity for people: `fact user_id=ana category=work key=boss`."""
+    """An identity for people: `fact user_id=ana category=work key=boss`. A long part is shown by its beginning and its length."""
     return " ".join(
-        [
-            kind.name,
-            *(f"{name}={'NULL' if part is None else part}" for name, part in zip(kind.identity, identity, strict=True)),
-        ]
+        [kind.name, *(f"{name}={_part_words(part)}" for name, part in zip(kind.identity, identity, strict=True))]
     )
+
+
+def _part_words(part: Value) -> str:
+    text = "NULL" if part is None else str(part)
+    return text if len(text) <= _WORDS else f"{text[: _WORDS // 2]}… ({len(text):,} characters)"

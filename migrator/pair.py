@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from migrator.adapters.base import Reader, Source
 from migrator.duplicates import Duplicates
-from migrator.model import UNKNOWN_KIND, Foreign, Kind, Page, Record, Reject, Row, Tally, identity_key
-from migrator.values import canonical, digest16
+from migrator.model import (
+    FOREIGN,
+    UNKNOWN_KIND,
+    Foreign,
+    Kind,
+    Page,
+    Record,
+    Reject,
+    Row,
+    Tally,
+    identity_key,
+    identity_words,
+)
+from migrator.values import canonical, digest16, from_json
 
 BUCKETS = 256
 
@@ -64,25 +77,41 @@ _MASK = (1 << 128) - 1
 
 @dataclass(slots=True)
 class Expected:
-    """What of a page should be in the sink, as the sink would give it back, and what became of the rest."""
+    """What of a page should be in the sink, as the sink would give it back, and what became of the rest.
+
+    Of foreign items that stay behind: the places of those that nobody expected, and how many are ghosts or were accepted by a pattern.
+    """
 
     rows: list[Row] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     duplicates: list[Row] = field(default_factory=list)
-    foreign: list[Foreign] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    ghosts: int = 0
+    accepted: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
 
     def tally(self, kind: str) -> Tally:
         return self.tallies.setdefault(kind, Tally())
 
 
+def carries_foreign(source: Source, reader: Reader, kinds: Iterable[str]) -> bool:
+    """Whether foreign items travel: both stores can hold them, and everything was asked for."""
+    return source.holds_foreign and reader.holds_foreign and _is_everything(kinds, source)
+
+
+def _is_everything(kinds: Iterable[str], source: Source) -> bool:
+    return set(kinds) >= source.layout.kinds.keys()
+
+
 class Pair:
-    """Both stores of a run, opened. `kinds` are those asked for."""
+    """Both stores of a run, opened. `kinds` are those asked for, and `foreign` where such items travel."""
 
     def __init__(self, source: Source, reader: Reader, kinds: dict[str, Kind], duplicates: Duplicates) -> None:
         self.source = source
         self.reader = reader
-        self.kinds = kinds
+        self.is_everything = _is_everything(kinds, source)
+        self.carries_foreign = carries_foreign(source, reader, kinds)
+        self.kinds = kinds | ({FOREIGN: Kind(FOREIGN, (), ("key",))} if self.carries_foreign else {})
         self.duplicates = duplicates
         self.loses = source.loses | reader.loses
         self._drop_null = "absent" in self.loses
@@ -91,7 +120,7 @@ class Pair:
 
     def expected(self, page: Page) -> Expected:
         """Rows fitted to the sink; rows of other kinds filtered, losers of duplicates apart, rejects with their reasons."""
-        out = Expected(rejects=list(page.rejects), foreign=page.foreign)
+        out = Expected(rejects=list(page.rejects))
         for reject in page.rejects:
             self._count_reject(out, reject.kind)
         losers = self.duplicates.losers(page.rows)
@@ -110,7 +139,27 @@ class Pair:
                     out.rejects.append(fitted)
                 else:
                     out.rows.append(fitted)
+        for item in (
+            page.foreign if self.is_everything else ()
+        ):  # who asks for some kinds does not ask for what is of none
+            self._expect_foreign(out, item)
         return out
+
+    def _expect_foreign(self, out: Expected, item: Foreign) -> None:
+        if self.carries_foreign and self.reader.takes(item):
+            out.tally(FOREIGN).read += 1
+            out.rows.append(item.as_row())
+        elif item.ghost:
+            out.ghosts += 1
+        elif any(_is_meant(pattern, item.place) for pattern in self.reader.setting.foreign):
+            out.accepted += 1
+        else:
+            out.foreign.append(item.place)
+
+    def held(self, page: Page) -> list[Row]:
+        """The rows of a page of the sink that are compared."""
+        rows = [row for row in page.rows if row.kind in self.kinds]
+        return rows + [item.as_row() for item in page.foreign] if self.carries_foreign else rows
 
     def _fit(self, row: Row) -> Row | Reject:
         try:
@@ -134,7 +183,11 @@ class Pair:
         return digest16(self.key(row)) % BUCKETS
 
     def key(self, row: Row) -> bytes:
-        return identity_key(row.kind, self.kinds[row.kind].identity_of(row.record))
+        return identity_key(row.kind, self.reader.layout.identity_of(row))
+
+    def words(self, row: Row) -> str:
+        """A row's identity for people."""
+        return identity_words(self.kinds[row.kind], self.reader.layout.identity_of(row))
 
     def note(self, digests: dict[str, Digest], rows: Iterable[Row]) -> None:
         """Add rows, of either store, to the digest of their kind."""
@@ -146,6 +199,8 @@ class Pair:
 
     def _bytes(self, row: Row) -> bytes:
         record: Record = row.record
+        if row.kind == FOREIGN:
+            return canonical(record)
         if self._drop_null:
             record = {name: value for name, value in record.items() if value is not None}
         if row.origin is not None:
@@ -170,3 +225,13 @@ class Pair:
         }
         unset = [set(origin.unset) if origin else set() for origin in settled]
         return names + sorted(attributes | (unset[0] ^ unset[1]))
+
+
+def _is_meant(pattern: str, place: str) -> bool:
+    """Whether a pattern of the shell's kind fits a place: the whole of it, or one attribute of its key."""
+    try:
+        parts = from_json(place.encode())
+    except ValueError:
+        parts = None
+    texts = [place, *(str(part) for part in parts.values())] if isinstance(parts, dict) else [place]
+    return any(fnmatchcase(text, pattern) for text in texts)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from migrator.adapters import adapter_for
 from migrator.adapters.base import Adapter, Setting
+from migrator.binding import reading
 from migrator.checkpoint import fingerprint
 from migrator.config import resolve
 from migrator.errors import ConfigError
@@ -43,6 +44,7 @@ class Options:
     on_duplicate: Literal["newest", "stop"] = "newest"
     unknown_fields: Literal["keep", "drop"] = "keep"
     allow_empty: bool = False
+    foreign: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     proof: Literal["digest", "counts", "rows", "none"] = "digest"
     one_way: bool = False
@@ -60,8 +62,9 @@ class Options:
             if getattr(self, name) not in choices:
                 shown = ", ".join(str(choice) for choice in choices if choice is not None)
                 raise ConfigError(f'{name}: there is no "{getattr(self, name)}"; the choices are {shown}')
-        if not isinstance(self.kinds, tuple):
-            raise ConfigError("kinds: a tuple of names is wanted")
+        for name in ("kinds", "foreign"):
+            if not isinstance(getattr(self, name), tuple):
+                raise ConfigError(f"{name}: a tuple of texts is wanted")
         if "" in self.kinds:
             raise ConfigError("kinds: a name is empty; leave the option out for all kinds")
         for name in ("workers", "price", "snapshot_limit"):
@@ -132,7 +135,8 @@ class Plan:
 
     @property
     def setting_options(self) -> dict[str, Any]:
-        return {"unknown_fields": self.options.unknown_fields, "snapshot_limit": self.options.snapshot_limit}
+        names = ("unknown_fields", "snapshot_limit", "foreign")
+        return {name: getattr(self.options, name) for name in names}
 
 
 def look_at(text: str, mapping_name: str | None = None) -> tuple[Store, Mapping]:
@@ -142,7 +146,7 @@ def look_at(text: str, mapping_name: str | None = None) -> tuple[Store, Mapping]
     shape = adapter.describe(address)
     if shape is None:
         raise ConfigError(
-            f"{address.text}: there is nothing here ({adapter.whereabouts(address)}). A source is never created: check the spelling"
+            f"{address.text}: there is nothing here ({adapter.whereabouts(address)}), and nothing is made to be read: check the spelling"
         )
     held = shape if shape.tells else None  # nothing tells the layout of an empty file
     if mapping_name is not None:
@@ -177,6 +181,8 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
         from_store.address.options,
     ) or _same_file(from_store, address):
         raise ConfigError(f"source and sink are one store, {address.text}: name another sink")
+    if options.table_shape is not None and address.store != "dynamodb":
+        raise ConfigError("--table-shape: only a DynamoDB table has a shape; leave it out")
     adapter = adapter_for(address.store)
     shape = adapter.describe(address)
     if shape is None and command == "verify":
@@ -195,6 +201,10 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
     else:
         table_shape = options.table_shape if address.store == "dynamodb" else None
         layout = mapping.layout_for(address.store, held, table_shape)
+    if layout.problem and command != "verify":
+        raise ConfigError(
+            f"{address.text}: nothing can be written into this table: {layout.problem}. Choose another table"
+        )
     to_store = Store(address, adapter, shape, layout, adapter.whereabouts(address))
     kinds = _kinds_of(mapping, from_store.layout, layout, options)
     describes = {
@@ -234,6 +244,29 @@ def _kinds_of(mapping: Mapping, source: Layout, sink: Layout, options: Options) 
     if not wanted:
         raise ConfigError("no kind is left to move; see --kinds")
     return tuple(wanted)
+
+
+def reading_words(layout: Layout, kinds: tuple[str, ...]) -> list[tuple[str, str]]:
+    """What the application finds of each kind in such a store: now, and of what it writes there itself later. Of tables only."""
+    if layout.store != "dynamodb":
+        return []
+    lines = []
+    for name, unread in zip(("readable now", "after its next write"), reading(layout, kinds), strict=True):
+        found = [kind for kind in kinds if kind not in unread]
+        reasons: dict[str, list[str]] = {}
+        for kind, why in unread.items():
+            reasons.setdefault(why, []).append(kind)
+        words = [", ".join(found) or "nothing", *(f"not {', '.join(k)}: {why}" for why, k in reasons.items())]
+        lines.append((name, "; ".join(words)))
+    return lines
+
+
+def unread_tables(store: Store) -> list[str]:
+    """Tables of an SQL database that hold no kind of the mapping."""
+    if store.shape is None or store.address.store != "sql":
+        return []
+    named = {name for kind in store.layout.kinds.values() for name in kind.collections if len(kind.collections) == 1}
+    return sorted(set(store.shape.tables) - named)
 
 
 def narrowed(plan: Plan, loses_source: frozenset[str], loses_sink: frozenset[str]) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from migrator.layout import Layout
-from migrator.model import Origin, Page, Partition, Row, Tally, identity_words
+from migrator.model import Origin, Partition, Row, Tally
 from migrator.pair import BUCKETS, Digest, Expected, Pair
 from migrator.values import Value, from_json, to_json
 
@@ -77,25 +77,18 @@ class Seen:
     digests: dict[str, Digest] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
     unreadable: dict[str, int] = field(default_factory=dict)
+    unreadable_seen: list[str] = field(default_factory=list)
     foreign: int = 0
     ghosts: int = 0
+    accepted: int = 0
     foreign_seen: list[str] = field(default_factory=list)
-
-    def see(self, page: Page) -> None:
-        """Count what a page holds beside its rows."""
-        strangers = [each.place for each in page.foreign if not each.ghost]
-        self.foreign += len(strangers)
-        self.ghosts += len(page.foreign) - len(strangers)
-        self.foreign_seen = (self.foreign_seen + strangers)[:20]
 
     def add(self, other: Seen) -> None:
         for kind, digest in other.digests.items():
             self.digests.setdefault(kind, Digest()).add(digest)
         for kind, count in other.unreadable.items():
             self.unreadable[kind] = self.unreadable.get(kind, 0) + count
-        self.foreign += other.foreign
-        self.ghosts += other.ghosts
-        self.foreign_seen = (self.foreign_seen + other.foreign_seen)[:20]
+        self.unreadable_seen = (self.unreadable_seen + other.unreadable_seen)[:20]
 
 
 def read_source(pair: Pair, tick: Callable[[int], None], leave: Callable[[str, Expected], None]) -> Seen:
@@ -114,7 +107,10 @@ def read_source(pair: Pair, tick: Callable[[int], None], leave: Callable[[str, E
             pair.note(seen.digests, expected.rows)
             for kind, tally in expected.tallies.items():
                 seen.tallies.setdefault(kind, Tally()).add(tally)
-            seen.see(page)
+            seen.foreign += len(expected.foreign)
+            seen.ghosts += expected.ghosts
+            seen.accepted += expected.accepted
+            seen.foreign_seen = (seen.foreign_seen + expected.foreign)[:20]
             tick(len(page.rows))
     return seen
 
@@ -124,10 +120,10 @@ def read_sink(pair: Pair, partitions: Iterable[Partition], tick: Callable[[int],
     seen = Seen()
     for partition in partitions:
         for page in pair.reader.pages(partition, None):
-            pair.note(seen.digests, [row for row in page.rows if row.kind in pair.kinds])
+            pair.note(seen.digests, pair.held(page))
             for reject in page.rejects:
                 seen.unreadable[reject.kind] = seen.unreadable.get(reject.kind, 0) + 1
-            seen.see(page)
+            seen.unreadable_seen = (seen.unreadable_seen + [f"{r.place}: {r.reason}" for r in page.rejects])[:20]
             tick(len(page.rows))
     return seen
 
@@ -194,7 +190,7 @@ class DifferenceFinder:
     def _held(self, tick: Callable[[int], None]) -> Iterator[Row]:
         for partition in self.reader.partitions(list(self.pair.kinds), WANTED_PARTITIONS):
             for page in self.reader.pages(partition, None):
-                yield from (row for row in page.rows if row.kind in self.pair.kinds)
+                yield from self.pair.held(page)
                 tick(len(page.rows))
 
     def _entries(self, rows: Iterable[Row], side: int, bad: dict[str, set[int]]) -> Iterator[tuple[object, ...]]:
@@ -216,20 +212,22 @@ class DifferenceFinder:
     def _judge(self, kind: str, group: list[tuple[bytes, int, bytes, bytes]]) -> Iterator[Difference]:
         wanted = [entry for entry in group if entry[1] == 0]
         held = [entry for entry in group if entry[1] == 1]
-        sample = _unpacked(kind, group[0][3])
-        words = identity_words(self.pair.kinds[kind], self.pair.kinds[kind].identity_of(sample.record))
-        if not held:
-            yield Difference(kind, "missing", words)
-            return
-        rows = [_unpacked(kind, entry[3]) for entry in held]
-        if wanted:
-            right = next((at for at, entry in enumerate(held) if entry[2] == wanted[0][2]), None)
-            if right is None:
-                names = self.pair.differing_fields(_unpacked(kind, wanted[0][3]), rows[0])
+        words = self.pair.words(_unpacked(kind, group[0][3]))
+        left = []  # what should be there, and is not there as it should be
+        for entry in wanted:
+            match = next((each for each in held if each[2] == entry[2]), None)
+            if match is not None:
+                held.remove(match)
+            else:
+                left.append(entry)
+        for entry in left:
+            if held:
+                names = self.pair.differing_fields(_unpacked(kind, entry[3]), _unpacked(kind, held.pop(0)[3]))
                 yield Difference(kind, "differing", words, tuple(names))
-            del rows[right or 0]
-        for row in rows:
-            yield Difference(kind, "extra", words, place=row.place, is_double=bool(wanted))
+            else:
+                yield Difference(kind, "missing", words)
+        for entry in held:
+            yield Difference(kind, "extra", words, place=_unpacked(kind, entry[3]).place, is_double=bool(wanted))
 
 
 def _count(proof: KindProof, difference: Difference) -> None:

@@ -22,13 +22,14 @@ from typing import Any, Protocol
 
 from migrator import proof as proofs
 from migrator.adapters.base import Reader, Sink, Source
+from migrator.binding import reading
 from migrator.checkpoint import Checkpoint, Progress, State, state_root
 from migrator.duplicates import Duplicates
 from migrator.engine import SLICE_ROWS, WANTED_PARTITIONS, Crew, Job, SliceResult, Stop, copy, read_sink_partition
 from migrator.errors import ConfigError, MigratorError
-from migrator.model import Existing, Snapshot, Tally, counted
-from migrator.pair import Digest, Pair
-from migrator.plan import Options, Plan, make_plan, narrowed
+from migrator.model import FOREIGN, Existing, Snapshot, Tally, counted
+from migrator.pair import Digest, Pair, carries_foreign
+from migrator.plan import Options, Plan, make_plan, narrowed, reading_words, unread_tables
 from migrator.report import Report, estimate, outcome_of
 from migrator.values import to_json
 
@@ -165,6 +166,8 @@ class Migration:
         )
         if self.checkpoint is None:
             self._begin(source, reader)
+        else:
+            self._refuse_lost_sink(reader)
         checkpoint = self.checkpoint
         assert checkpoint is not None
         self._tell_plan(source, reader)
@@ -185,6 +188,17 @@ class Migration:
             )
         if store.local_file is not None:
             _must_take_files(Path(store.local_file).resolve().parent)  # asked now: a snapshot may take minutes
+
+    def _refuse_lost_sink(self, reader: Reader) -> None:
+        """What the checkpoint says was written must not have gone with the sink: going on would leave half of it."""
+        checkpoint, sink = self.checkpoint, self.plan.sink
+        assert checkpoint is not None
+        written = sum(tally.written for tally in checkpoint.tallies.values())
+        if written and not sink.traits.whole and not reader.holds((*self.plan.kinds, FOREIGN)).any:
+            raise ConfigError(
+                f"{sink.address.text}: {counted(written)} had been written when this job was interrupted, and the sink is empty now. "
+                "Bring it back, or begin anew with --restart"
+            )
 
     def _earlier(self) -> Checkpoint | None:
         """The checkpoint to go on with, if there is one. A finished one stays as history until a new job has really begun."""
@@ -250,18 +264,21 @@ class Migration:
                 "A chat that fell back to memory leaves an empty one behind. --allow-empty if it is meant"
             )
         checkpoint = Checkpoint(state.name, plan.describes, self.report.started, snapshot=self.snapshot)
-        checkpoint.sink_was_empty = not reader.holds(plan.kinds).any
+        compared = (*plan.kinds, FOREIGN) if carries_foreign(source, reader, plan.kinds) else plan.kinds
+        checkpoint.sink_was_empty = not reader.holds(compared).any
         doubtful = [kind for kind in plan.kinds if not source.guarantees(kind)]
         if doubtful and plan.source.address.store == "dynamodb":
             names = ", ".join(doubtful)
             self.show.say(
                 f"the table's keys allow one {names} under two keys: it is read once more to look for them (half a unit for 4 KB)"
             )
-        losers = Duplicates.build(state.duplicates, source.repeated(plan.kinds), plan.mapping.kinds)
+        losers = Duplicates.build(state.duplicates, source.repeated(plan.kinds), plan.mapping.kinds, reader.apart)
         checkpoint.repeated = losers
         if losers and self.options.on_duplicate == "stop":
+            some = ", ".join(Duplicates.some(state.duplicates, 3))
             raise ConfigError(
-                f"{counted(losers)} of the source share an identity with a newer one (--on-duplicate newest keeps them in a file)"
+                f"{counted(losers)} of the source share an identity with a newer one, at {some}{', …' if losers > 3 else ''} "
+                "(--on-duplicate newest keeps them in a file)"
             )
         partitions = source.partitions(plan.kinds, WANTED_PARTITIONS)
         checkpoint.progress = [Progress(partition) for partition in partitions]
@@ -277,7 +294,8 @@ class Migration:
         self.hint = hint
         sink_words = "will be created" if plan.sink.shape is None else reader.holds(plan.kinds).words
         if checkpoint.sink_was_empty:
-            rule = "the sink is empty; plain writes: let nothing else write there until this run ends"
+            empty = "was empty when the job began" if self.report.resumed else "is empty"
+            rule = f"the sink {empty}; plain writes: let nothing else write there until this run ends"
         elif plan.sink.traits.whole:
             rule = f"{self.options.existing}: the file is compared whole"
         else:
@@ -295,8 +313,11 @@ class Migration:
             ),
             ("snapshot", self.snapshot.words),
             ("sink", f"{plan.sink.whereabouts}, layout {plan.sink.layout.id}, {sink_words}"),
+            *reading_words(plan.sink.layout, plan.kinds),
             ("mapping", f"{plan.mapping.name} ({plan.mapping.path}): {', '.join(plan.kinds)}"),
         ]
+        now, later = reading(plan.sink.layout, plan.kinds)
+        self.report.unread = {"now": now, "later": later}
         if checkpoint.repeated:
             lines.append(
                 (
@@ -305,6 +326,8 @@ class Migration:
                 )
             )
         lines += [("narrowed", words) for words in self.report.narrowed]
+        if unread := unread_tables(plan.source):
+            lines.append(("not read", f"tables that no layout names: {', '.join(unread)}"))
         if self.dry:
             lines.append(("dry run", "everything is read and compared, nothing is written"))
         else:
@@ -426,7 +449,7 @@ class Migration:
             _prove(report, pair, ours, theirs, options, self.state, self.show)
         finally:
             duplicates.close()
-        for kind in self.plan.kinds:
+        for kind in report.kinds:
             proof, tally = report.kind(kind).proof, checkpoint.tallies.get(kind, Tally())
             proof.mismatched = max(0, proof.mismatched - tally.differing)
             if tally.differing or tally.kept:
@@ -454,8 +477,7 @@ class Migration:
         report, plan = self.report, self.plan
         _compare(report, plan, source, reader, self.options, self.state, self.show)
         checkpoint.phase = "finished"
-        for name in plan.kinds:
-            kind = report.kind(name)
+        for kind in report.kinds.values():
             differing = kind.proof.mismatched + kind.proof.missing
             kind.tally.unchanged = kind.proof.source.count - differing
             kind.tally.differing = differing
@@ -479,11 +501,8 @@ class Migration:
             report.kind(kind)
         for kind, tally in checkpoint.tallies.items():
             report.kind(kind).tally = tally
-        report.foreign, report.ghosts, report.foreign_seen = (
-            checkpoint.foreign,
-            checkpoint.ghosts,
-            checkpoint.foreign_seen,
-        )
+        report.foreign, report.foreign_seen = checkpoint.foreign, checkpoint.foreign_seen
+        report.ghosts, report.accepted = checkpoint.ghosts, checkpoint.accepted
         self.run.join_left_behind()
         differing = state.join_notes("differing")
         report.differences_file = report.differences_file or _text(differing)
@@ -512,7 +531,7 @@ class Migration:
         else:
             report.end("done")
         if differing:
-            report.error = f"{counted(differing)} that differ, left in the sink as they are"
+            report.error = f"{counted(differing)} in the sink differing from the source, left as they are"
         left = sum(not progress.done for progress in checkpoint.progress)
         if left and checkpoint.phase == "copying":
             report.error = (
@@ -560,7 +579,7 @@ class Verification:
         reader: Reader = self.run.opened(
             plan.sink.adapter.reader(plan.sink.address, plan.setting(plan.sink.layout, state.scratch))
         )
-        Duplicates.build(state.duplicates, from_store.repeated(plan.kinds), plan.mapping.kinds)
+        Duplicates.build(state.duplicates, from_store.repeated(plan.kinds), plan.mapping.kinds, reader.apart)
         show.plan(
             [
                 ("source", f"{plan.source.whereabouts}, layout {plan.source.layout.id}"),
@@ -604,8 +623,10 @@ def _prove(
 ) -> None:
     """Hold both sides against each other, and name what differs; fills in the report's proofs, counts and differences."""
     found = proofs.compare(pair.kinds, ours, theirs.digests)
-    report.unreadable = theirs.unreadable
+    report.unreadable, report.unreadable_seen = theirs.unreadable, theirs.unreadable_seen
     for kind, proof in found.items():
+        if kind == FOREIGN and not (proof.source.count or proof.sink.count):
+            continue  # none there, and nobody asked
         report.kind(kind).proof = proof
         proof.is_read = True
     if options.proof == "counts":
@@ -656,7 +677,8 @@ def _compare(
             report.kind(kind)
         for kind, tally in ours.tallies.items():
             report.kind(kind).tally = tally
-        report.foreign, report.ghosts, report.foreign_seen = ours.foreign, ours.ghosts, ours.foreign_seen
+        report.foreign, report.foreign_seen = ours.foreign, ours.foreign_seen
+        report.ghosts, report.accepted = ours.ghosts, ours.accepted
         _prove(report, pair, ours.digests, theirs, options, state, show)
     finally:
         duplicates.close()

@@ -12,7 +12,7 @@ import itertools
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +215,9 @@ class DynamoStore(Store):
         hash_name = self.layout.key[0]
         fact = {hash_name: "eve", "user_id": "eve", "category": "work", "key": "boss"}
         item = {name: {"S": value} for name, value in fact.items()}
-        self._put(item | {"SK": {"S": "FACT#work#boss"}, "value": {"B": b"secret"}})
-        self._put(item | {"SK": {"S": "FACT#work#home"}, "confidence": {"S": "secret"}})
+        range_name = self.layout.key[1]
+        self._put(item | {range_name: {"S": "FACT#work#boss"}, "value": {"B": b"secret"}})
+        self._put(item | {range_name: {"S": "FACT#work#home"}, "confidence": {"S": "secret"}})
         return 2
 
     def _put(self, item: dict[str, Any]) -> None:
@@ -242,7 +243,7 @@ class DynamoStore(Store):
         return Row(
             row.kind,
             row.record,
-            Origin("dynamodb", self.layout.id, {"SK": f"{prefix}{next(_numbers)}_20250101_000000"}),
+            Origin("dynamodb", self.layout.id, {self.layout.key[1]: f"{prefix}{next(_numbers)}_20250101_000000"}),
         )
 
     def close(self) -> None:
@@ -252,8 +253,13 @@ class DynamoStore(Store):
         self.client.close()
 
 
-SHAPES = ("user_id/SK", "session_id/SK+GSI1")
-SERVERS = ("moto", "dynamodb_local", "dynalite")
+TABLES = {
+    "moto": ("user_id/SK", "session_id/SK+GSI1", "PK/SK+GSI1"),
+    "dynamodb_local": ("user_id/SK", "session_id/SK+GSI1", "PK/SK"),
+    "dynalite": ("user_id/SK", "session_id/timestamp"),
+}
+"""Which shapes are claimed on which server: each shape somewhere, the two that a form of its own has everywhere."""
+
 FILES = {
     "jsonl": JsonStore,
     "jsonl.gz": JsonStore,
@@ -267,7 +273,7 @@ FILES = {
 NAMES = [
     "memory",
     *(f"file.{suffix}" for suffix in FILES),
-    *(f"{server} {shape}" for server in SERVERS for shape in SHAPES),
+    *(f"{server} {shape}" for server, shapes in TABLES.items() for shape in shapes),
 ]
 KEYED = [name for name in NAMES if not name.startswith("file.json")]
 """Those that hold records one by one, where a JSON file is compared and replaced whole."""
@@ -302,6 +308,15 @@ def rows_of(source: Source, wanted: int = 4) -> list[Row]:
 
 def rest_of(source: Source, partition: Partition, cursor: Any) -> list[Row]:
     return [row for page in source.pages(partition, cursor) for row in page.rows]
+
+
+def fetched(reader: Reader, rows: Sequence[Row]) -> dict[tuple[str, tuple[Any, ...]], Row]:
+    """What a reader holds where rows would go, by kind and identity."""
+    return {
+        (row.kind, reader.layout.kinds[row.kind].kind.identity_of(row.record)): held
+        for row, held in zip(rows, reader.fetch(rows), strict=True)
+        if held is not None
+    }
 
 
 # Records ---------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import pytest
 
 import migrator
 from migrator import Options
-from stores import DATA, SHAPES
+from stores import DATA
 from test_pairs import count_in, rows_in, unchanged, written
 
 SAMPLE = DATA / "chat.db"
@@ -26,7 +26,9 @@ WIDE_OPEN = 36_500  # days
 Answers = dict[tuple[Any, ...], Any]
 
 
-@pytest.fixture(scope="module", params=["moto user_id/SK", *(f"dynamodb_local {shape}" for shape in SHAPES)])
+@pytest.fixture(
+    scope="module", params=["moto user_id/SK", "dynamodb_local user_id/SK", "dynamodb_local session_id/SK+GSI1"]
+)
 def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
     """The sample in a table of our making: its name, endpoint and shape."""
     server, _, shape = request.param.partition(" ")

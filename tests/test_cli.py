@@ -60,6 +60,7 @@ DESIGNED = [
     "--on-reject",
     "--on-duplicate",
     "--unknown-fields",
+    "--foreign",
     "--allow-empty",
     "--kinds",
     "--proof",
@@ -197,6 +198,13 @@ def test_output_that_cannot_be_written_is_one_message(capfd: pytest.CaptureFixtu
         assert (ended.returncode, "No space left" in ended.stderr, "Traceback" in ended.stderr) == (1, True, False)
     for stream in ("2>/dev/full", ">&-"):
         assert subprocess.run(f"{program} inspect chat.db {stream}", shell=True, check=False).returncode == 0
+
+
+def test_tables_that_nothing_is_read_from_are_named(capfd: pytest.CaptureFixture[str]) -> None:
+    with sqlite3.connect("chat.db") as db:
+        db.execute("CREATE TABLE notes (id INTEGER)")
+    said = run(capfd, "migrate", "chat.db", "x.jsonl")
+    assert (said.code, "tables that no layout names: notes" in said.out) == (0, True)
 
 
 def test_progress_and_trouble_are_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
@@ -354,6 +362,10 @@ def _wrong_column() -> None:
         (None, ["migrate", "chat.db", "x.jsonl", "--kinds", "facts"], "no kind"),
         (None, ["migrate", "chat.db", "x.jsonl", "--kinds", ""], "kinds: a name is empty"),
         (None, ["migrate", "sqlite:///what?.db", "x.jsonl"], "%3F"),
+        (None, ["migrate", "chat.db", "x.jsonl", "--table-shape", "user_id/SK"], "--table-shape: only a DynamoDB table"),
+        (None, ["migrate", "chat.db", "dynamodb://abcd?endpoint=http://localhost:notaport"], "an endpoint looks like"),
+        (None, ["inspect", "dynamodb://abcd?endpoint=http://localhost:99999"], "an endpoint looks like"),
+        (None, ["inspect", "n" * 300 + ".db"], "name is too long"),
         (_wrong_shape, ["migrate", "odd.json", "x.db"], "no mapping fits.*facts .no array."),
         (_wrong_column, ["mappings", "check", "odd.toml"], r"layouts.sqlite.fact.*cannot be made"),
         (None, ["migrate", "chat.db", "x.jsonl", "--mapping", "luminoracore"], "no mapping"),

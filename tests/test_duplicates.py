@@ -28,7 +28,7 @@ def losers_of(rows: Iterable[Row]) -> set[str]:
     rows = list(rows)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "duplicates.sqlite"
-        count = Duplicates.build(path, rows, KINDS)
+        count = Duplicates.build(path, rows, KINDS, lambda row: b"")
         duplicates = Duplicates(path)
         losers = duplicates.losers(rows)
         duplicates.close()
@@ -143,7 +143,7 @@ def test_an_index_made_again_forgets_the_last(tmp_path: Path) -> None:
     path = tmp_path / "odd ?#%name"
     rows = [fact("boss", None, str(place)) for place in range(1200)]
     (tmp_path / "odd ?#%name.tmp").write_text("left by a kill")
-    assert Duplicates.build(path, rows, KINDS) == 1199
+    assert Duplicates.build(path, rows, KINDS, lambda row: b"") == 1199
     assert len(Duplicates(path).losers(rows)) == 1199
-    assert Duplicates.build(path, rows[:1], KINDS) == 0
+    assert Duplicates.build(path, rows[:1], KINDS, lambda row: b"") == 0
     assert Duplicates(path).losers(rows) == set()

@@ -30,6 +30,7 @@ from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.mapping import load_mapping
 from migrator.model import Address, Existing, Origin, Partition, Reject, Row
 from migrator.values import canonical
+from stores import fetched
 
 MAPPING = load_mapping("luminoracore-v1.1")
 KINDS = MAPPING.kind_names()
@@ -436,7 +437,7 @@ def test_unprocessed_keys_are_asked_for_again(stub: Stub, setting: Setting, cloc
 
     stub.before = leave_half
     reader = DynamoDBReader(at(stub.endpoint), setting, clock.pace())
-    assert len(reader.fetch([fact(n) for n in range(200)])) == 50
+    assert len(fetched(reader, [fact(n) for n in range(200)])) == 50
     reader.close()
 
 
@@ -790,7 +791,7 @@ def test_refusing_gives_back_what_is_there(real: DynamoDBSink) -> None:
 
 def test_fetch_finds_by_key_and_says_nothing_of_what_is_not_there(real: DynamoDBSink) -> None:
     put_rows(real, [fact(n) for n in range(250)])
-    held = real.reader().fetch([fact(n) for n in range(200, 330)])
+    held = fetched(real.reader(), [fact(n) for n in range(200, 330)])
     assert sorted(int(key[1][2]) for key in held) == list(range(200, 250))
     assert held["fact", ("ana", "work", "200")].record == fact(200).record
 
@@ -806,7 +807,7 @@ def test_fetch_finds_an_episode_under_whatever_key(real: DynamoDBSink) -> None:
         ],
     )
     put_rows(real, [keyed(episode("two", "first"), "EPISODE#moment#a")])
-    held = real.reader().fetch([episode(title) for title in ("one", "two", "three", "four")])
+    held = fetched(real.reader(), [episode(title) for title in ("one", "two", "three", "four")])
 
     def of(title: str) -> Any:
         return held.get(("episode", ("ana", "moment", "2025-01-01T00:00:00.5", title)))
@@ -816,8 +817,8 @@ def test_fetch_finds_an_episode_under_whatever_key(real: DynamoDBSink) -> None:
     assert of("three").record["title"] == "other"
     assert of("four") is None
     put_rows(real, [episode("two", "own")])
-    assert real.reader().fetch([episode("two")]).popitem()[1].record["summary"] == "own"
-    both = real.reader().fetch([episode("three"), episode("other")])
+    assert fetched(real.reader(), [episode("two")]).popitem()[1].record["summary"] == "own"
+    both = fetched(real.reader(), [episode("three"), episode("other")])
     assert [row.record["title"] for row in both.values()] == ["other", "other"]
 
 
@@ -825,7 +826,7 @@ def test_another_kind_at_a_rows_key_comes_under_that_rows_name(real: DynamoDBSin
     client = boto3.client("dynamodb", endpoint_url=dynamodb_endpoint)
     key = {"user_id": {"S": "ana"}, "SK": {"S": "FACT#work#k"}}
     client.put_item(TableName=real._table.name, Item={**key, "strange": {"NULL": True}})
-    held = real.reader().fetch([fact("k")])
+    held = fetched(real.reader(), [fact("k")])
     assert held["fact", ("ana", "work", "k")].record == {"user_id": "ana", "SK": "FACT#work#k", "strange": None}
     flushed = put_rows(real, [fact("k")], Existing.REFUSE)
     assert flushed.held[0][1].record["strange"] is None
@@ -853,7 +854,7 @@ def test_a_reader_finds_a_missing_table_empty_and_a_source_does_not(
     reader = ADAPTER.reader(at(dynamodb_endpoint, table), setting)
     assert reader.partitions(KINDS, 4) == []
     assert list(reader.pages(WHOLE, None)) == []
-    assert reader.fetch([fact(1), episode("t")]) == {}
+    assert fetched(reader, [fact(1), episode("t")]) == {}
     assert not reader.holds(KINDS).any
     source = ADAPTER.source(at(dynamodb_endpoint, table), setting)
     with pytest.raises(StoreError, match="no such table"):

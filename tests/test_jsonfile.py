@@ -383,9 +383,9 @@ DOCUMENT = b'{"facts": [{"key": "a"}, {"key": "b"}], "moods": []}'
         (DOCUMENT.replace(b'"b"}', b'"b"]'), "not JSON"),
         (DOCUMENT.replace(b"[]", b"["), "truncated|wanted"),
         (DOCUMENT.replace(b"[]", b"[,]"), "wanted"),
-        (b'[{"key": "a"}]', "{ is wanted"),
+        (b'[{"key": "a"}]', "a document is one object"),
         (b"   ", "truncated"),
-        (b"nothing", "{ is wanted"),
+        (b"nothing", "a document is one object"),
     ],
 )
 @pytest.mark.parametrize("name", ["chat.json", "chat.json.gz", "chat.json.zst"])
@@ -478,7 +478,7 @@ def test_a_shape_names_the_kinds_or_the_keys(tmp_path: Path) -> None:
         ("a.jsonl", DOCUMENT, r"no JSON Lines of records.*line 1.*named .json"),
         ("a.jsonl", b"\n{oops\n", "byte 2, line 2"),
         ("a.json", b'{"kind": "fact", "record": {}}\n{"kind": "fact", "record": {}}\n', "named .jsonl"),
-        ("a.json", b"[" * (9 << 20), "{ is wanted"),
+        ("a.json", b"[" * (9 << 20), "a document is one object"),
     ],
 )
 def test_what_is_no_store_is_told_with_the_next_step(tmp_path: Path, name: str, data: bytes, reason: str) -> None:

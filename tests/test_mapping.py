@@ -16,6 +16,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from migrator import mapping as module
+from migrator.binding import reading, shape_of, words_of
 from migrator.errors import ConfigError, RecordError
 from migrator.layout import Layout
 from migrator.mapping import Mapping, load_mapping, recognise, shipped
@@ -212,6 +213,10 @@ WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
     ("key of one", [('["PK", "SK"]', '["PK"]')], IN_TABLE + "key: two attribute names are wanted"),
     ("key twice the same", [('["PK", "SK"]', '["PK", "PK"]')], IN_TABLE + "key: two attribute names are wanted"),
     ("index of two", [('["GSI1", "GSI1PK", "GSI1SK"]', '["GSI1", "GSI1PK"]')], IN_TABLE + "index: three names are wanted"),
+    ("also of one", [(TABLE, TABLE + 'also = [["x"]]\n')], IN_TABLE + "also: 4 arrays of names are wanted"),
+    ("also of text", [(TABLE, TABLE + 'also = ["x", "y", "z", "w"]\n')], IN_TABLE + "also: 4 arrays of names are wanted"),
+    ("unread of no kind", [(TABLE, TABLE + 'unread = { massage = "x" }\n')], '[layouts.table.unread]: no kind "massage" in this layout (did you mean "message"?)'),
+    ("unread for nothing", [(TABLE, TABLE + 'unread_later = { message = 5 }\n')], "[layouts.table.unread_later]: message: a reason in quotes is wanted"),
     ("ghosts of text", [('[["seen"]]', '["seen"]')], IN_TABLE + "ghosts: an array of arrays of attribute names"),
     ("layout of an unknown kind", [(NOTE, "[layouts.table.nota]\n")], IN_TABLE + '"nota" is neither a setting nor a kind (did you mean "note"?)'),
     ("layout of no kind", [("[layouts.json]", '[layouts.empty]\nstore = "json"\n[layouts.json]')], "[layouts.empty]: no kind is described"),
@@ -377,11 +382,9 @@ def test_a_file_may_add_a_kind(tmp_path: Path) -> None:
 
 
 def test_a_file_may_take_a_kind_or_a_layout_away(tmp_path: Path) -> None:
-    mapping = ours(
-        tmp_path, '[kinds]\nmood = false\n[layouts]\n"session_id/SK+GSI1" = false\n[layouts.json]\nfact = false\n'
-    )
+    mapping = ours(tmp_path, '[kinds]\nmood = false\n[layouts]\n"PK/SK+index" = false\n[layouts.json]\nfact = false\n')
     assert set(mapping.kind_names()) == set(LUMINORACORE.kind_names()) - {"mood"}
-    assert set(mapping.layouts) == {"sqlite", "json", "user_id/SK"}
+    assert set(mapping.layouts) == set(LUMINORACORE.layouts) - {"PK/SK+index"}
     assert all("mood" not in layout.kinds for layout in mapping.layouts.values())
     assert "fact" not in mapping.layouts["json"].kinds and "fact" in mapping.layouts["sqlite"].kinds
 
@@ -452,9 +455,9 @@ def test_the_layout_is_told_from_what_a_store_holds(shape: Shape, layout: str) -
         Shape("json", "chat.json: no array", sample=({"facts": {"a": 1}},)),
         Shape("json", "chat.json: empty", {}),
         Shape("jsonl", "chat.jsonl: names facts", {"facts": ()}),
-        Shape("dynamodb", "table t: PK/SK", key=("PK", "SK")),
-        Shape("dynamodb", "table t: session_id/SK", key=("session_id", "SK")),
-        Shape("dynamodb", "table t: with GSI1", key=("user_id", "SK"), index=GSI1),
+        Shape("dynamodb", "table t: who/when", key=("who", "when")),
+        Shape("dynamodb", "table t: who/when", key=("who", "when"), index=GSI1),
+        Shape("dynamodb", "table t: of others", key=("who", "when"), sample=({"who": "a", "when": "b"},)),
         Shape("dynamodb", "table t: of others", key=("user_id", "SK"), sample=({"user_id": "a", "SK": "b"},)),
     ],
 )
@@ -501,9 +504,9 @@ def test_two_layouts_that_fit_are_both_named(tmp_path: Path) -> None:
 
 
 def test_a_table_shape_that_is_not_there_is_told_with_what_is() -> None:
-    for wrong in ("PK/SK", "sqlite"):
+    for wrong in ("sqlite", "user_id/SK+", "a/b/c"):
         with pytest.raises(
-            ConfigError, match=f'no table shape "{wrong}" .*: there is user_id/SK, session_id/SK\\+GSI1'
+            ConfigError, match=f'no table shape "{re.escape(wrong)}" .*: there is user_id/SK, user_id/SK\\+GSI1'
         ):
             LUMINORACORE.layout_for("dynamodb", None, wrong)
 
@@ -629,3 +632,71 @@ def test_a_mapping_that_loads_refuses_single_records_at_most(body: str, data: st
             if held is not None and layout.store == "dynamodb":
                 identity = kind.name, canonical(list(kind.identity_of(record)))
                 assert taken.setdefault((held["PK"], held["SK"]), identity) == identity
+
+
+# Tables under other names ------------------------------------------------------------------------------------------------
+
+FIVE = {"affinity", "fact", "episode", "mood", "memory"}
+
+
+@pytest.mark.parametrize(
+    ("words", "now", "later"),
+    [
+        ("user_id/SK", {"session"}, {"session"}),
+        ("user_id/data_type+GSI1", {"session"}, {"session"}),
+        ("user_id/SK+ix(session_id/created_at)", {"episode", "mood", "session"}, {"episode", "mood", "session"}),
+        ("session_id/SK", set(), FIVE),
+        ("session_id/timestamp", set(), FIVE),
+        ("session_id/SK+GSI1", set(), {"affinity", "fact", "memory"}),
+        ("session_id/SK+ix(user_id/created_at)", {"episode", "mood"}, FIVE),
+        ("session_id/SK+ix(user_id/updated_at)", {"episode", "mood"}, FIVE),
+        ("PK/SK", set(), {"fact", "episode", "mood", "session"}),
+        ("partition_key/sort_key", set(), {"fact", "episode", "mood", "session"}),
+        ("PK/SK+GSI1", set(), {"fact", "session"}),
+        ("PK/SK+ix(gsi1pk/gsi1sk)", set(), {"fact", "session"}),
+        ("pk/sk", {"session"}, {"session"}),
+        ("id/SK", {"session"}, {"session"}),
+        ("pk/sk+ix(gsi_pk/gsi_sk)", {"session"}, {"episode", "mood", "session"}),
+    ],
+)
+def test_what_luminoracore_does_not_find_is_known_for_every_shape(words: str, now: set[str], later: set[str]) -> None:
+    """The tables of fact sheet 4.3, each for what we write there, and for what LuminoraCore saves itself with a session id (L1-L4)."""
+    layout = LUMINORACORE.layout_for("dynamodb", shape_of(words))
+    assert (layout.id, layout.key) == (words, tuple(words.partition("+")[0].split("/")))
+    assert tuple(map(set, reading(layout, LUMINORACORE.kind_names()))) == (now, later)
+    assert words_of(layout.key, layout.index) == words
+    assert layout.problem == ""
+
+
+def test_a_key_attribute_that_is_a_field_is_read_and_never_written() -> None:
+    """DGUIDE's id/created_at: the creation time lies in the range key, and two records of one moment on one key (fact sheet 2.10)."""
+    item = FACT | {"id": "ana", "created_at": "2025-01-01T00:00:00"}
+    layout = LUMINORACORE.layout_for("dynamodb", Shape("dynamodb", "t", key=("id", "created_at"), sample=(item,)))
+    found = layout.read(item, "")
+    assert isinstance(found, Row)
+    assert (found.record["created_at"], layout.write(found)) == ("2025-01-01T00:00:00", item)
+    assert "created_at is a field" in layout.problem
+    with pytest.raises(ConfigError, match="no layout"):
+        LUMINORACORE.layout_for("dynamodb", Shape("dynamodb", "t", key=("id", "created_at")))
+
+
+def test_an_index_that_lies_over_fields_is_read_through() -> None:
+    """H49: in a session the index's values win over user_id and created_at; what comes back to such a table is what was there."""
+    layout = LUMINORACORE.layout_for("dynamodb", shape_of("session_id/SK+ix(user_id/created_at)"))
+    item = {
+        "session_id": "s1", "SK": "SESSION#s1", "user_id": "USER#ana", "created_at": "SESSION#s1", "personality_name": "p",
+        "last_activity": "2025-01-01T00:00:00", "updated_at": "2025-01-01T00:00:00", "TTL": 1,
+    }  # fmt: skip
+    found = layout.read(item, "")
+    assert isinstance(found, Row)
+    assert found.record["user_id"] == "ana" and "created_at" not in found.record
+    assert layout.write(layout.fit(found)) == item
+    fact = layout.read(FACT | {"session_id": "USER#x", "SK": "FACT#c#k", "user_id": "USER#x"}, "")
+    assert isinstance(fact, Row) and fact.record["user_id"] == "USER#x"
+
+
+def test_of_two_forms_the_one_that_names_the_hash_is_meant() -> None:
+    for key, names in {("session_id", "foo"): "session_id", ("PK", "foo"): "PK", ("foo", "SK"): "foo"}.items():
+        layout = LUMINORACORE.layout_for("dynamodb", Shape("dynamodb", "t", key=key, sample=(FACT,)))
+        assert layout.id == "/".join(key)
+        assert layout.several_keys == (names != "foo")

@@ -27,17 +27,18 @@ from stores import DATA, KINDS, DynamoStore, Store
 SAMPLE = DATA / "chat.db"
 TABLES = ("affinity", "facts", "episodes", "moods", "memories", "sessions")
 
-EMBEDDED = [name for name in stores.NAMES if name.partition(" ")[0] not in ("dynamodb_local", "dynalite")]
-# How a file is packed and which shape a table has cannot meet: the second shape goes with plain files only.
-PAIRS = [
-    pair
-    for pair in product(EMBEDDED, EMBEDDED)
-    if not (any(name.endswith("GSI1") for name in pair) and any(name.endswith(("gz", "zst")) for name in pair))
+FIRST_SHAPE = [
+    name
+    for name in stores.NAMES
+    if not name.startswith(("moto", "dynamodb_local", "dynalite")) or name == "moto user_id/SK"
 ]
-for _server in ("dynamodb_local", "dynalite"):
-    for _other in ("file.db", "file.jsonl"):
-        for _shape in stores.SHAPES:
-            PAIRS += [(f"{_server} {_shape}", _other), (_other, f"{_server} {_shape}")]
+# Which shape a table has, and which server it is on, meets neither compression nor each other's: those go with the plain forms.
+OTHERS = [name for name in stores.NAMES if name not in FIRST_SHAPE]
+PAIRS = [
+    *product(FIRST_SHAPE, FIRST_SHAPE),
+    *(pair for name in OTHERS for other in ("file.db", "file.jsonl") for pair in ((name, other), (other, name))),
+    *((first, second) for first, second in product(OTHERS, OTHERS) if first.split()[0] == second.split()[0] == "moto"),
+]
 
 
 def rows_in(path: Path) -> dict[str, list[tuple[object, ...]]]:

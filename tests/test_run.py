@@ -4,6 +4,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,47 @@ def test_a_stop_at_rejects_says_what_was_not_read_and_how_to_go_on(names: tuple[
     ):
         assert words in (stopped.error or "")
     assert migrator.migrate(f"memory:{source}", tmp_path / "x.jsonl").error is None
+
+
+def test_a_sink_that_went_with_what_was_written_is_told_at_once(
+    names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, sink = names
+    fill(source, "fact", fact("u", "broken") | {"confidence": "much"}, *(fact("u", f"k{n}") for n in range(3000)))
+    migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=1))
+    memory.forget(sink)
+    with pytest.raises(migrator.ConfigError, match=r"had been written.*--restart"):
+        migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=1))
+
+
+def test_a_large_float_comes_back_from_a_store_that_knows_none(names: tuple[str, str], tmp_path: Path) -> None:
+    source, _ = names
+    fill(
+        source,
+        "fact",
+        *(fact("u", f"k{n}", confidence=value) for n, value in enumerate((1e19, -(2.0**63), 1e300, 0.1))),
+    )
+    steps = [f"memory:{source}", *(str(tmp_path / name) for name in ("a.db", "b.jsonl", "c.db", "d.json", "e.db"))]
+    for at, to in pairwise(steps):
+        assert migrator.migrate(at, to).outcome == "done"
+    with sqlite3.connect(tmp_path / "e.db") as db:
+        assert db.execute("SELECT confidence FROM facts ORDER BY key").fetchall() == [
+            (1e19,),
+            (-(2.0**63),),
+            (1e300,),
+            (0.1,),
+        ]
+
+
+def test_a_long_identity_is_shown_by_its_beginning(names: tuple[str, str]) -> None:
+    source, sink = names
+    fill(source, "episode", episode("u", "a confession " * 5000))
+    fill(sink, "episode", episode("u", "a confession " * 5000, summary="other"))
+    report = migrator.migrate(f"memory:{source}", f"memory:{sink}")
+    assert report.differences[0].identity.endswith(
+        "title=a confession a confession a confession a… (65,000 characters)"
+    )
+    assert len(json.dumps(report.to_plain())) < 10_000
 
 
 # What is there ---------------------------------------------------------------------------------------------------------

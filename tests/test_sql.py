@@ -24,6 +24,7 @@ from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.layout import KindLayout, Layout
 from migrator.mapping import load_mapping
 from migrator.model import Address, Existing, Reject, Row
+from stores import fetched
 
 ADAPTER = sql.ADAPTER
 MAPPING = load_mapping("luminoracore-v1.1")
@@ -528,7 +529,7 @@ def test_what_fits_comes_back_the_same(tmp_path: Path, value: str) -> None:
 
 def test_a_reader_of_what_is_not_there_is_empty_and_makes_nothing(tmp_path: Path) -> None:
     opened = reader(tmp_path / "none.db")
-    assert not opened.holds(KINDS).any and opened.partitions(KINDS, 2) == [] and opened.fetch([fact("a")]) == {}
+    assert not opened.holds(KINDS).any and opened.partitions(KINDS, 2) == [] and fetched(opened, [fact("a")]) == {}
     assert isinstance(opened.fit(fact("a")), Row) and opened.weigh(fact("a")).bytes > 20
     assert list(tmp_path.iterdir()) == []
 
@@ -610,7 +611,7 @@ def test_where_something_is_it_stays_and_is_handed_back(any_file: Path) -> None:
     assert records([row for row, _ in held]) == records([fact("a"), mood(None, intensity=0.9)])
     assert records([there for _, there in held]) == records([fact("a", value="there"), mood(None)])
     assert len(read(target.reader())[0]) == 4
-    found = target.reader().fetch([fact("a"), fact("c"), mood(None)])
+    found = fetched(target.reader(), [fact("a"), fact("c"), mood(None)])
     assert records(list(found.values())) == records([fact("a", value="there"), mood(None)])
     assert list(found) == [("fact", ("ana", "work", "a")), ("mood", ("ana", "calm", None, None))]
 
@@ -618,12 +619,12 @@ def test_where_something_is_it_stays_and_is_handed_back(any_file: Path) -> None:
 def test_a_record_that_the_application_adds_meanwhile_is_seen(any_file: Path) -> None:
     target, looking = sink(any_file), reader(any_file)
     target.upsert([fact("a")], Existing.REFUSE)
-    assert len(looking.fetch([fact("a"), fact("k000001")])) == 1
+    assert len(fetched(looking, [fact("a"), fact("k000001")])) == 1
     with closing(sqlite3.connect(any_file)) as application:
         add_facts(application, range(2))
         application.execute("DELETE FROM facts WHERE key = 'a'")
         application.commit()
-    assert list(looking.fetch([fact("a"), fact("k000001")])) == [("fact", ("ana", "work", "k000001"))]
+    assert list(fetched(looking, [fact("a"), fact("k000001")])) == [("fact", ("ana", "work", "k000001"))]
     target.flush()
     target.upsert([fact("a"), fact("k000001")], Existing.REFUSE)
     assert [there.record["key"] for _, there in target.flush().held] == ["k000001"]
@@ -687,7 +688,7 @@ def test_a_kind_under_other_column_names_is_written_and_found(tmp_path: Path) ->
     target.prepare(["fact"], True)
     for existing in (Existing.EMPTY, Existing.REFUSE):
         target.upsert([fact("a"), fact("b")], existing)
-    assert len(target.flush().held) == 2 and len(target.reader().fetch([fact("a"), fact("z")])) == 1
+    assert len(target.flush().held) == 2 and len(fetched(target.reader(), [fact("a"), fact("z")])) == 1
 
 
 # Locks -----------------------------------------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ from migrator.model import (
     Address,
     Cursor,
     Existing,
+    Foreign,
     Holdings,
-    Identity,
     Page,
     Partition,
     Reject,
@@ -54,7 +54,7 @@ class Setting:
     """What a store is opened with.
 
     kinds: those asked for. scratch: a private folder of the run (0700) for snapshots and staged parts. unknown_fields: `keep` or `drop`.
-    record_bytes: larger records are rejected. snapshot_limit: seconds that a snapshot may hold the application's writers up.
+    foreign: patterns of keys whose foreign items may stay behind. record_bytes: larger records are rejected. snapshot_limit: seconds that a snapshot may hold the application's writers up.
     say: takes words for people about something slow ("taking a snapshot of chat.db, 1.0 GB").
     """
 
@@ -62,6 +62,7 @@ class Setting:
     kinds: tuple[str, ...]
     scratch: Path
     unknown_fields: str = "keep"
+    foreign: tuple[str, ...] = ()
     record_bytes: int = RECORD_BYTES
     snapshot_limit: float = 3.0
     say: Callable[[str], None] = field(default=lambda words: None, compare=False)
@@ -86,6 +87,9 @@ class Source(ABC):
 
     loses: frozenset[str] = frozenset()
     """What this store cannot tell apart or hold: "absent" (from NULL), "origins"."""
+
+    holds_foreign = False
+    """Whether the store keeps items that no kind describes as they are: they travel from one such store to another."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -136,7 +140,7 @@ class Source(ABC):
 
     def guarantees(self, kind: str) -> bool:
         """True if the store cannot hold two records of this kind with one identity."""
-        return self.layout.kinds[kind].guarantees_identity
+        return self.layout.guarantees(kind)
 
     def close(self) -> None:
         """Give connections and files back. Calling it twice is harmless."""
@@ -149,11 +153,15 @@ class Reader(Source):
     """
 
     @abstractmethod
-    def fetch(self, rows: Sequence[Row]) -> dict[tuple[str, Identity], Row]:
-        """What the store holds where these rows would go, by kind and identity; those it does not hold are not in the answer.
+    def fetch(self, rows: Sequence[Row]) -> list[Row | None]:
+        """What the store holds where each of these rows would go, in their order; None where it holds nothing.
 
         Of kinds with derived keys the record is looked for by identity, under whatever key it has. Never called where `Traits.whole`.
         """
+
+    def apart(self, row: Row) -> bytes:
+        """What tells a row from others of its identity in this store, which holds them all; empty where an identity has one place (H3)."""
+        return b""
 
     def fit(self, row: Row) -> Row | Reject:
         """The row as the store would give it back, or why it cannot travel: limits, types, keys. What it says holds for `upsert`."""
@@ -163,6 +171,10 @@ class Reader(Source):
         except RecordError as exc:
             return rejected(row, str(exc))
         return fitted
+
+    def takes(self, foreign: Foreign) -> bool:
+        """Whether a foreign item can be held as it is. Asked where `holds_foreign`."""
+        return True
 
     def weigh(self, row: Row) -> Weight:
         """What a row that fits takes there. Default: nothing is known."""

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Flushed, Reader, Setting, Sink, Source, rejected
 from migrator.adapters.dynamodb_requests import (
@@ -34,6 +34,7 @@ from migrator.adapters.dynamodb_values import Item, check_item, from_item, item_
 from migrator.errors import ConfigError, RecordError, StoreError, TransientStoreError
 from migrator.layout import Layout
 from migrator.model import (
+    FOREIGN,
     UNKNOWN_KIND,
     Address,
     Cursor,
@@ -57,7 +58,7 @@ BATCH_ITEMS, FETCH_KEYS = 25, 100
 BATCH_BYTES = 2 << 20  # a request may have 16 MB, and a byte of text may take six in JSON
 PENDING = 2 * THREADS  # batches that are sent or wait for a thread
 
-_FEW = 25  # items that are enough to tell what a table holds, mostly
+_FEW = 100  # items that are enough to tell what a table holds, mostly
 _END = "end"  # the cursor behind the last page
 
 
@@ -102,6 +103,7 @@ class DynamoDBSource(Source):
 
     consistent = False
     may_be_missing = False
+    holds_foreign = True
 
     def __init__(self, address: Address, setting: Setting, pace: Pace | None = None) -> None:
         super().__init__(setting)
@@ -140,7 +142,7 @@ class DynamoDBSource(Source):
         words = f"~{described.get('ItemCount', 0):,} items"
         for item in self._items():
             found = _read(self.layout, item)
-            if not isinstance(found, Foreign) and found.kind in (*kinds, UNKNOWN_KIND):
+            if (FOREIGN if isinstance(found, Foreign) else found.kind) in (*kinds, UNKNOWN_KIND):
                 return Holdings(True, words)
         return Holdings(False, words)
 
@@ -198,6 +200,14 @@ class DynamoDBSource(Source):
                 return
 
 
+class _Wanted(NamedTuple):
+    """A row of a kind with derived keys that is looked for: its number among those asked for, and the place it would get."""
+
+    number: int
+    row: Row
+    place: str
+
+
 class DynamoDBReader(DynamoDBSource, Reader):
     """A table as a run looks at the place it would write to: consistent reads, and a table that is not there is empty."""
 
@@ -212,40 +222,55 @@ class DynamoDBReader(DynamoDBSource, Reader):
             return rejected(row, str(exc))
         return fitted
 
+    def takes(self, foreign: Foreign) -> bool:
+        """As it is: into a table whose key attributes it has."""
+        try:
+            check_item(to_item(foreign.held), self.layout.key, self.layout.index)
+        except RecordError:
+            return False
+        return True
+
     def weigh(self, row: Row) -> Weight:
         item = to_item(self.layout.write(row))
         size = item_size(item)
-        indexed = self.layout.index is not None and all(name in item for name in self.layout.index[1:])
+        indexed = self.layout.index is not None and all(name in item for name in self.layout.index[1:] if name)
         return Weight(size, -(-size // 1024) * (2.0 if indexed else 1.0))
 
-    def fetch(self, rows: Sequence[Row]) -> dict[tuple[str, Identity], Row]:
+    def apart(self, row: Row) -> bytes:
+        origin = row.origin
+        if origin is None or origin.layout != self.layout.id:
+            return b""
+        return canonical(_only(self.layout.key, origin.set))
+
+    def fetch(self, rows: Sequence[Row]) -> list[Row | None]:
         """As the base says. A place that holds an item of another identity or kind gives that one, under the identity asked for.
 
         So the engine sees that something else lives where the row would go.
         """
-        by_key: dict[str, tuple[Item, list[Row]]] = {}
-        by_prefix: dict[tuple[str, str], list[tuple[Row, str]]] = {}
-        for row in rows:
+        by_key: dict[str, tuple[Item, list[int]]] = {}
+        by_prefix: dict[tuple[str, str], list[_Wanted]] = {}
+        for number, row in enumerate(rows):
             try:
                 key = to_item(_only(self.layout.key, self.layout.write(row)))
                 hashed, ranged = (key[name]["S"] for name in self.layout.key)
-                spec = self.layout.kinds[row.kind]
-                free = spec.keys[1].free
-                prefix = free.render(spec.kind, row.record) if free else None
+                spec = self.layout.kinds.get(row.kind)  # a foreign item has none
+                free = spec.keys[1].free if spec else None
+                prefix = free.render(spec.kind, row.record) if spec and free else None
             except (RecordError, KeyError):
                 continue  # it has no place here, so nothing is held there
             place = _place(key)
             if prefix is not None:
-                by_prefix.setdefault((hashed, prefix), []).append((row, place))
+                by_prefix.setdefault((hashed, prefix), []).append(_Wanted(number, row, place))
             if prefix is None or not ranged.startswith(prefix):
-                by_key.setdefault(place, (key, []))[1].append(row)
-        held: dict[tuple[str, Identity], Row] = {}
+                by_key.setdefault(place, (key, []))[1].append(number)
+        held: list[Row | None] = [None] * len(rows)
         for item in self._fetch_keys([key for key, _ in by_key.values()]):
-            for row in by_key[_place(_only(self.layout.key, item))][1]:
-                held[self._name(row)] = _as_held(self.layout, row, item)
+            for number in by_key[_place(_only(self.layout.key, item))][1]:
+                held[number] = _as_held(self.layout, rows[number], item)
         # What has the identity itself, under whatever key, comes before what only sits at the row's own key.
         for found in self._table.pool.map(self._fetch_prefix, by_prefix.keys(), by_prefix.values()):
-            held.update(found)
+            for number, there in found.items():
+                held[number] = there
         return held
 
     def _fetch_keys(self, keys: list[Item]) -> Iterator[Item]:
@@ -257,14 +282,11 @@ class DynamoDBReader(DynamoDBSource, Reader):
             except NoTable:
                 return
 
-    def _fetch_prefix(self, prefix: tuple[str, str], wanted: list[tuple[Row, str]]) -> dict[tuple[str, Identity], Row]:
-        """By identity under a prefix of range keys; of several that share one, that at the row's own place, else at the smallest."""
-        own = {self._name(row): place for row, place in wanted}
-        tenants: dict[str, list[Row]] = {}
-        for row, place in wanted:
-            tenants.setdefault(place, []).append(row)
-        held: dict[tuple[str, Identity], Row] = {}
-        others: dict[tuple[str, Identity], Row] = {}
+    def _fetch_prefix(self, prefix: tuple[str, str], wanted: list[_Wanted]) -> dict[int, Row]:
+        """By identity under a prefix of range keys: what is at the row's own place, else the smallest that no other row has; or what else is there."""
+        same: dict[tuple[str, Identity], dict[str, Row]] = {self._name(each.row): {} for each in wanted}
+        places = {each.place for each in wanted}
+        strangers: dict[str, Item] = {}
         query: dict[str, Any] = {
             "KeyConditionExpression": "#hash = :hash AND begins_with(#range, :range)",
             "ExpressionAttributeNames": {"#hash": self.layout.key[0], "#range": self.layout.key[1]},
@@ -273,16 +295,27 @@ class DynamoDBReader(DynamoDBSource, Reader):
         for items, _ in self._answers("query", **query):
             for item in items:
                 found = _read(self.layout, item)
-                name = self._name(found) if isinstance(found, Row) else None
-                if name in own and isinstance(found, Row):
-                    held[name] = min(held.get(name, found), found, key=lambda row: (row.place != own[name], row.place))
-                for row in tenants.get(found.place, ()):
-                    if self._name(row) != name:
-                        others[self._name(row)] = _as_held(self.layout, row, item)
-        return others | held
+                if isinstance(found, Row) and (name := self._name(found)) in same:
+                    same[name][found.place] = found
+                if found.place in places:
+                    strangers[found.place] = item
+        held: dict[int, Row] = {}
+        for each in wanted:
+            own = same[self._name(each.row)].pop(each.place, None)
+            if own is not None:
+                held[each.number] = own
+        for each in wanted:
+            others = same[self._name(each.row)]
+            if each.number in held:
+                continue
+            if others:
+                held[each.number] = others.pop(min(others))
+            elif each.place in strangers:
+                held[each.number] = _as_held(self.layout, each.row, strangers[each.place])
+        return held
 
     def _name(self, row: Row) -> tuple[str, Identity]:
-        return row.kind, self.layout.kinds[row.kind].kind.identity_of(row.record)
+        return row.kind, self.layout.identity_of(row)
 
 
 # Writing ---------------------------------------------------------------------------------------------------------------
@@ -349,7 +382,7 @@ class DynamoDBSink(Sink):
             try:
                 item = to_item(self.layout.write(row))
                 key = _place(_only(self.layout.key, item))
-                name = identity_key(row.kind, self.layout.kinds[row.kind].kind.identity_of(row.record))
+                name = identity_key(row.kind, self.layout.identity_of(row))
             except (RecordError, ValueError) as exc:
                 now.flushed.rejects.append(rejected(row, str(exc)))
                 continue

@@ -235,7 +235,7 @@ class Table:
 
     def create(self, key: tuple[str, ...], index: tuple[str, ...] | None) -> None:
         """Make it, billed by request and without time-to-live. That another makes it at the same time is fine."""
-        names = dict.fromkeys((*key, *(index or ())[1:]))
+        names = dict.fromkeys(filter(None, (*key, *(index or ())[1:])))
         request: dict[str, Any] = {
             "TableName": self.name,
             "BillingMode": "PAY_PER_REQUEST",

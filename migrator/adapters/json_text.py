@@ -137,6 +137,8 @@ class Scanner:
     def items(self) -> Iterator[Found]:
         """Each value in an array at the top, and each value at the top that is no array."""
         keys = cast(dict[str, None], self.keys)
+        if self._peek() not in (b"{", b""):
+            raise Broken(self.offset, 'a document is one object, such as {"facts": […]}')
         self._take(b"{")
         is_last = self._peek() == b"}" and bool(self._take(b"}"))
         while not is_last:

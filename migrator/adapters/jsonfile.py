@@ -56,13 +56,13 @@ from migrator.errors import ConfigError, MigratorError, RecordError, StoreError
 from migrator.files import private, put_whole, sync, sync_folder
 from migrator.layout import Layout
 from migrator.model import (
+    FOREIGN,
     UNKNOWN_KIND,
     Address,
     Cursor,
     Existing,
     Foreign,
     Holdings,
-    Identity,
     Origin,
     Page,
     Partition,
@@ -75,7 +75,7 @@ from migrator.model import (
     Weight,
     counted,
 )
-from migrator.values import Value, short_digest, to_json
+from migrator.values import Value, canonical, short_digest, to_json
 
 TRAITS = Traits(parallel=True, whole=True)
 
@@ -142,6 +142,7 @@ class JsonReader(Reader):
         self.address = address
         self.is_document = _is_document(address)
         self.loses = frozenset({"origins"}) if self.is_document else frozenset()
+        self.holds_foreign = not self.is_document
 
     def guarantees(self, kind: str) -> bool:
         return False
@@ -149,13 +150,17 @@ class JsonReader(Reader):
     def holds(self, kinds: Sequence[str]) -> Holdings:
         for partition in self.partitions(kinds, 1):
             for page in self.pages(partition, None):
-                if page.rejects or any(row.kind in kinds for row in page.rows):
+                if page.rejects or (page.foreign and FOREIGN in kinds) or any(row.kind in kinds for row in page.rows):
                     hint = self.size_hint()
                     return Holdings(True, f"~{counted(hint)}" if hint else "records")
         return Holdings(False, "no records of these kinds")
 
-    def fetch(self, rows: Sequence[Row]) -> dict[tuple[str, Identity], Row]:
+    def fetch(self, rows: Sequence[Row]) -> list[Row | None]:
         raise StoreError(f"{self.address.text}: a file is compared as a whole; nothing can be looked up in it")
+
+    def apart(self, row: Row) -> bytes:
+        """Lines have room for every key that a record had (H3); a document has not."""
+        return b"" if self.is_document or row.origin is None else canonical([row.origin.layout, row.origin.set])
 
     def fit(self, row: Row) -> Row | Reject:
         try:
@@ -707,6 +712,9 @@ def _to_line(layout: Layout, is_document: bool, row: Row) -> bytes:
     held = layout.write(row)
     if is_document:
         return to_json(held)
+    if row.kind == FOREIGN:
+        ghost = {"ghost": True} if row.origin else {}
+        return to_json({"kind": UNKNOWN_KIND, "record": held, "foreign": True, **ghost, "place": row.place}) + b"\n"
     line: Record = {"kind": row.kind, "record": held}
     if row.origin is not None:
         line["origin"] = row.origin.to_plain()
@@ -725,7 +733,7 @@ def _from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Rejec
     if held.get("omitted"):
         return _not_whole(held, place)
     if held.get("foreign") is True:
-        return Foreign(place, held.get("ghost") is True, record)
+        return Foreign(str(held.get("place", place)), held.get("ghost") is True, record)
     if origin is not None:
         try:
             origin = Origin.from_plain(origin)

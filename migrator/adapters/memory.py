@@ -104,14 +104,14 @@ class MemorySource(Source):
 
 
 class MemoryReader(MemorySource, Reader):
-    def fetch(self, rows: Sequence[Row]) -> dict[tuple[str, Identity], Row]:
-        found = {}
-        for row in rows:
-            identity = self.layout.kinds[row.kind].kind.identity_of(row.record)
-            place = self.held.places.get(identity_key(row.kind, identity))
-            if place is not None:
-                found[row.kind, identity] = deepcopy(self.held.rows[place])
-        return found
+    def fetch(self, rows: Sequence[Row]) -> list[Row | None]:
+        return [
+            self._at(identity_key(row.kind, self.layout.kinds[row.kind].kind.identity_of(row.record))) for row in rows
+        ]
+
+    def _at(self, key: bytes) -> Row | None:
+        place = self.held.places.get(key)
+        return deepcopy(self.held.rows[place]) if place is not None else None
 
 
 class MemorySink(Sink):

@@ -32,7 +32,6 @@ from migrator.model import (
     Cursor,
     Existing,
     Holdings,
-    Identity,
     Page,
     Partition,
     Record,
@@ -219,21 +218,19 @@ class SqlReader(SqlSource, Reader):
     def snapshot(self) -> Snapshot:
         return Snapshot("live", None, f"{self.text} as it is while it is read")
 
-    def fetch(self, rows: Sequence[Row]) -> dict[tuple[str, Identity], Row]:
-        found: dict[tuple[str, Identity], Row] = {}
+    def fetch(self, rows: Sequence[Row]) -> list[Row | None]:
+        found: list[Row | None] = []
         with _sorted_errors(f"{self.text}, fetching"):
             for kind, group in groupby(rows, key=lambda row: row.kind):
                 at = self._table(kind)
                 if at is None:
+                    found += [None for _ in group]
                     continue
                 finder, reader = self._finder(*at), Rows(at[0], self.dialect, at[1], self.setting)
                 finder.catch_up()
                 at[0].execute("BEGIN")  # one lock for all of them, held for a moment
                 try:
-                    for row in group:
-                        held = _find(finder, reader, self.layout.write(row))
-                        if held is not None:
-                            found[kind, at[1].kind.kind.identity_of(row.record)] = held
+                    found += [_find(finder, reader, self.layout.write(row)) for row in group]
                 finally:
                     at[0].execute("ROLLBACK")
         return found

@@ -306,9 +306,10 @@ def _remove(path: Path) -> None:
 
 def _check_space(path: Path, scratch: Path, size: int) -> None:
     free = shutil.disk_usage(scratch).free
-    if free < size + _CHUNK:
+    needed = size + _CHUNK
+    if free < needed:
         raise ConfigError(
-            f"{path}: a snapshot needs {size_words(size)}, and {scratch} has {size_words(free)} free: "
+            f"{path}: a snapshot needs {size_words(needed)} to be safe, and {scratch} has {size_words(free)} free: "
             "make room, or choose another folder with --state"
         )
 

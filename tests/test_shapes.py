@@ -1,0 +1,288 @@
+"""Every shape of table that LuminoraCore uses: recognised, moved key for key, and readable by LuminoraCore where the plan says so."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+import migrator
+from migrator import Options, Report
+from migrator.binding import shape_of
+from migrator.mapping import load_mapping
+from stores import DATA
+from test_application import SAMPLE, address, as_text, column, from_dynamodb, on_table, users
+from test_run import lines_of
+
+MAPPING = load_mapping("luminoracore-v1.1")
+WRITTEN_BY_LUMINORACORE = ("user_id-SK", "session_id-timestamp", "session_id-SK-gsi1", "PK-SK-gsi1")
+WIDE_OPEN = 36_500  # days
+
+Items = list[dict[str, Any]]
+
+
+class Tables:
+    """Tables of one server, all of them gone at the end."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=endpoint)
+        self.made: list[str] = []
+
+    def new(self) -> str:
+        self.made.append(f"shapes-{uuid.uuid4().hex[:12]}")
+        return self.made[-1]
+
+    def address(self, name: str) -> str:
+        return address(name, self.endpoint)
+
+    def like(self, described: dict[str, Any], items: Items) -> str:
+        """A table as DescribeTable described it, with these items."""
+        indexes = [
+            {"IndexName": each["IndexName"], "KeySchema": each["KeySchema"], "Projection": {"ProjectionType": "ALL"}}
+            for each in described.get("GlobalSecondaryIndexes", [])
+        ]
+        self.client.create_table(
+            TableName=(name := self.new()),
+            KeySchema=described["KeySchema"],
+            AttributeDefinitions=described["AttributeDefinitions"],
+            BillingMode="PAY_PER_REQUEST",
+            **({"GlobalSecondaryIndexes": indexes} if indexes else {}),
+        )
+        while self.client.describe_table(TableName=name)["Table"]["TableStatus"] != "ACTIVE":
+            time.sleep(0.05)
+        for item in items:
+            self.client.put_item(TableName=name, Item=item)
+        return name
+
+    def items(self, name: str) -> Items:
+        pages = self.client.get_paginator("scan").paginate(TableName=name)
+        return sorted((item for page in pages for item in page["Items"]), key=lambda item: repr(sorted(item.items())))
+
+    def close(self) -> None:
+        for name in self.client.list_tables()["TableNames"]:
+            if name in self.made:
+                self.client.delete_table(TableName=name)
+        self.client.close()
+
+
+@pytest.fixture(params=["moto", "dynamodb_local", "dynalite"])
+def tables(request: pytest.FixtureRequest) -> Iterator[Tables]:
+    made = Tables(request.getfixturevalue(f"{request.param}_endpoint"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def local(dynamodb_local_endpoint: str) -> Iterator[Tables]:
+    made = Tables(dynamodb_local_endpoint)
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user"))
+
+
+def sample(name: str) -> tuple[dict[str, Any], Items]:
+    held = json.loads(gzip.decompress((DATA / f"dynamodb-{name}.json.gz").read_bytes()))
+    return held["TableDescription"], held["Items"]
+
+
+def read(report: Report) -> int:
+    return sum(kind.tally.read for kind in report.kinds.values())
+
+
+def left_behind(report: Report) -> int:
+    return sum(kind.tally.duplicates + kind.tally.rejected for kind in report.kinds.values())
+
+
+# Key for key -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WRITTEN_BY_LUMINORACORE)
+def test_a_table_comes_back_through_json_lines_attribute_for_attribute(
+    name: str, tables: Tables, tmp_path: Path
+) -> None:
+    """H3 among them: one fact under the keys of two sessions is two items again."""
+    described, items = sample(name)
+    source = tables.like(described, items)
+    there = migrator.migrate(tables.address(source), tmp_path / "x.jsonl.gz")
+    assert (there.outcome, there.proven, read(there), left_behind(there)) == ("done", "digest", len(items), 0)
+    empty, made = tables.like(described, []), tables.new()
+    shape = "/".join(each["AttributeName"] for each in described["KeySchema"]) + ("+GSI1" if "gsi1" in name else "")
+    for sink, options in ((empty, Options()), (made, Options(create=True, table_shape=shape))):
+        back = migrator.migrate(str(tmp_path / "x.jsonl.gz"), tables.address(sink), options)
+        assert (back.outcome, back.proven, left_behind(back)) == ("done", "digest", 0)
+        assert tables.items(sink) == tables.items(source)
+        again = migrator.migrate(str(tmp_path / "x.jsonl.gz"), tables.address(sink), options)
+        assert (again.outcome, sum(kind.tally.written for kind in again.kinds.values())) == ("done", 0)
+    described_again = tables.client.describe_table(TableName=made)["Table"]
+    assert described_again["KeySchema"] == described["KeySchema"]
+
+
+@pytest.mark.parametrize("name", WRITTEN_BY_LUMINORACORE)
+def test_what_does_not_fit_into_sqlite_is_in_its_file_and_nothing_else_is_missing(
+    name: str, local: Tables, tmp_path: Path
+) -> None:
+    described, items = sample(name)
+    report = migrator.migrate(local.address(local.like(described, items)), tmp_path / "x.db")
+    assert (report.outcome, report.proven, read(report)) == ("done", "digest", len(items))
+    duplicates = left_behind(report)
+    with closing(sqlite3.connect(tmp_path / "x.db")) as db:
+        tables = ("facts", "affinity", "episodes", "moods", "memories", "sessions")
+        rows = sum(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
+    assert rows == len(items) - duplicates
+    assert duplicates == (len(lines_of(report.duplicates_file)) if report.duplicates_file else 0)
+    if name.startswith("session_id"):
+        identity = {(i["user_id"]["S"], i["category"]["S"], i["key"]["S"]) for i in items if "category" in i}
+        assert duplicates >= sum("category" in item for item in items) - len(identity) > 0
+    # The newest wins (H3), and each loser is older or equal.
+    for line in lines_of(report.duplicates_file) if duplicates else ():
+        record = line["record"]
+        if line["kind"] == "fact":
+            with closing(sqlite3.connect(tmp_path / "x.db")) as db:
+                query = "SELECT updated_at FROM facts WHERE user_id = ? AND category = ? AND key = ?"
+                (newest,) = db.execute(query, (record["user_id"], record["category"], record["key"])).fetchone()
+            assert newest >= record["updated_at"]
+
+
+# What is no record of anybody -------------------------------------------------------------------------------------------
+
+
+def strange(described: dict[str, Any]) -> Items:
+    """An item of another program, one with values of every sort, and a ghost of LuminoraCore's (L5)."""
+    hashed, ranged = (each["AttributeName"] for each in described["KeySchema"])
+    return [
+        {hashed: {"S": "app"}, ranged: {"S": "CONFIG#main"}, "limit": {"N": "12345678901234567890.5"}},
+        {hashed: {"S": "app"}, ranged: {"S": "CONFIG#more"}, "raw": {"B": b"\x00\xff"}, "set": {"SS": ["a", "b"]}, "no": {"NULL": True}, "m": {"M": {"l": {"L": [{"BOOL": True}]}}}},
+        {hashed: {"S": "s-gone"}, ranged: {"S": "SESSION#s-gone"}, "last_activity": {"S": "2026-01-01T00:00:00"}, "updated_at": {"S": "2026-01-01T00:00:00"}},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["user_id-SK", "session_id-timestamp", "PK-SK-gsi1"])
+def test_foreign_items_travel_as_they_are_where_they_can_be_held(name: str, tables: Tables, tmp_path: Path) -> None:
+    described, items = sample(name)
+    source = tables.like(described, items[:30] + strange(described))
+    empty, direct = tables.like(described, []), tables.like(described, [])
+    for steps in ([str(tmp_path / "x.jsonl"), tables.address(empty)], [tables.address(direct)]):
+        at = tables.address(source)
+        for step in steps:
+            report = migrator.migrate(at, step)
+            assert (report.outcome, report.proven, report.foreign, report.ghosts) == ("done", "digest", 0, 0)
+            assert (report.kinds["foreign"].tally.read, report.kinds["foreign"].tally.written) == (3, 3)
+            again = migrator.migrate(at, step)
+            assert (again.outcome, again.kinds["foreign"].tally.unchanged) == ("done", 3)
+            assert migrator.verify(at, step).outcome == "done"
+            at = step
+    assert tables.items(empty) == tables.items(direct) == tables.items(source)
+    (key,) = [item for item in tables.items(empty) if "limit" in item]
+    tables.client.put_item(TableName=empty, Item=key | {"limit": {"N": "1"}})
+    found = migrator.verify(str(tmp_path / "x.jsonl"), tables.address(empty))
+    assert [(each.what, each.kind, each.fields) for each in found.differences] == [("differing", "foreign", ("limit",))]
+    assert migrator.migrate(str(tmp_path / "x.jsonl"), tables.address(empty)).kinds["foreign"].tally.differing == 1
+
+
+def test_foreign_items_that_stay_behind_are_exit_3_unless_they_are_expected(tables: Tables, tmp_path: Path) -> None:
+    described, items = sample("user_id-SK")
+    source = tables.address(tables.like(described, items[:30] + strange(described)))
+    migrator.migrate(source, tmp_path / "x.jsonl")
+    for number, at in enumerate((source, str(tmp_path / "x.jsonl"))):
+        report = migrator.migrate(at, tmp_path / f"{number}-a.db")
+        assert (report.outcome, report.exit_code, report.foreign, report.ghosts) == ("rejects", 3, 2, 1)
+        assert all("CONFIG#" in place for place in report.foreign_seen)
+        for pattern in ("CONFIG#*", "app", '*"CONFIG#m*'):
+            accepted = migrator.migrate(
+                at, tmp_path / f"{number}-{pattern[:3].strip(chr(42))}.db", Options(foreign=(pattern,), restart=True)
+            )
+            assert (accepted.outcome, accepted.foreign, accepted.accepted, accepted.ghosts) == ("done", 0, 2, 1)
+        some = migrator.migrate(at, tmp_path / f"{number}-some.db", Options(foreign=("CONFIG#main",)))
+        assert (some.outcome, some.foreign, some.accepted) == ("rejects", 1, 1)
+        facts = migrator.migrate(at, tmp_path / f"{number}-facts.jsonl", Options(kinds=("fact",)))
+        assert (facts.outcome, facts.foreign, "foreign" in facts.kinds) == ("done", 0, False)
+
+
+# As LuminoraCore sees it -----------------------------------------------------------------------------------------------
+
+SHAPES = (
+    "user_id/SK", "user_id/data_type+GSI1", "user_id/SK+by_session(session_id/created_at)", "session_id/SK", "session_id/timestamp",
+    "session_id/SK+GSI1", "session_id/SK+by_user(user_id/updated_at)", "PK/SK", "partition_key/sort_key", "PK/SK+GSI1",
+    "PK/SK+lower(gsi1pk/gsi1sk)", "pk/sk", "id/SK", "pk/sk+other(gsi_pk/gsi_sk)",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_luminoracore_finds_every_record_that_the_plan_calls_readable(
+    shape: str, luminoracore: Any, local: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = local.new()
+    report = migrator.migrate(SAMPLE, local.address(name), Options(create=True, table_shape=shape))
+    assert (report.outcome, report.proven) == ("done", "digest")
+    layout = MAPPING.layout_for("dynamodb", shape_of(shape))
+    assert report.unread["now"] == layout.unread
+    finds_all(luminoracore, local, name, monkeypatch, set(layout.unread))
+
+
+@pytest.mark.parametrize("name", WRITTEN_BY_LUMINORACORE)
+def test_from_any_shape_to_any_other_luminoracore_finds_what_is_called_readable(
+    name: str, luminoracore: Any, local: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own keys stay behind, where they would not be found: between two shapes we write what it looks for."""
+    described, items = sample(name)
+    source = local.address(local.like(described, items))
+    own = migrator.migrate(source, tmp_path / "own.db")
+    for shape in ("user_id/SK", "session_id/timestamp", "session_id/SK+GSI1", "PK/SK+GSI1", "PK/SK"):
+        if shape.partition("+")[0] == name.replace("-", "/").removesuffix("/gsi1"):
+            continue
+        sink = local.new()
+        report = migrator.migrate(source, local.address(sink), Options(create=True, table_shape=shape))
+        assert (report.outcome, report.proven, left_behind(report)) == ("done", "digest", left_behind(own))
+        monkeypatch.setattr("test_application.SAMPLE", tmp_path / "own.db")
+        finds_all(luminoracore, local, sink, monkeypatch, set(report.unread["now"]))
+
+
+def finds_all(luminoracore: Any, local: Tables, name: str, monkeypatch: pytest.MonkeyPatch, unread: set[str]) -> None:
+    """LuminoraCore, asked for every user, answers from the table what is in the SQLite file; what is called unread it does not find."""
+    storage = on_table(luminoracore, name, local.endpoint, monkeypatch)
+
+    async def look() -> None:
+        for user in users():
+            stored = {
+                (category, key): from_dynamodb(value)
+                for category, key, value in column(
+                    f"SELECT category, key, value FROM facts WHERE user_id = {quoted(user)}"
+                )
+            }
+            facts = await storage.get_facts(user)
+            assert len(facts) == len(stored)
+            assert {(fact["category"], fact["key"]): fact["value"] for fact in facts} == stored
+            for kind, table, answer in (
+                ("episode", "episodes", await storage.get_episodes(user)),
+                ("mood", "moods", await storage.get_mood_history(user, days_back=WIDE_OPEN)),
+            ):
+                (count,) = column(f"SELECT count(*) FROM {table} WHERE user_id = {quoted(user)}")[0]
+                assert len(answer) == (0 if kind in unread else count)
+        for user, personality, points in column("SELECT user_id, personality_name, affinity_points FROM affinity"):
+            assert json.loads(as_text(await storage.get_affinity(user, personality)))["affinity_points"] == points
+        for user, key in column("SELECT user_id, memory_key FROM memories"):
+            assert await storage.get_memory(user, key) is not None
+        for (session,) in column("SELECT session_id FROM sessions"):
+            assert (await storage.get_session(session) is None) == ("session" in unread)
+
+    asyncio.run(look())
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
