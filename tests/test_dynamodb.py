@@ -695,7 +695,7 @@ def test_a_table_that_is_being_made(stub: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "words"), [("id:S", "a range key is needed"), ("id:S n:N", "n has type N"), ("id:B n:S", "id has type B")]
+    ("keys", "words"), [("id:S n:N", "n has type N"), ("id:B n:S", "id has type B"), ("id:B", "id has type B")]
 )
 def test_a_table_with_other_keys(moto_endpoint: str, table: str, keys: str, words: str) -> None:
     make_table(moto_endpoint, table, keys)

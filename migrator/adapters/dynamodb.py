@@ -228,9 +228,9 @@ class DynamoDBReader(DynamoDBSource, Reader):
         for row in rows:
             try:
                 key = to_item(_only(self.layout.key, self.layout.write(row)))
-                hashed, ranged = (key[name]["S"] for name in self.layout.key)
+                hashed, ranged = (*(key[name]["S"] for name in self.layout.key), "")[:2]
                 spec = self.layout.kinds[row.kind]
-                free = spec.keys[1].free
+                free = spec.keys[-1].free
                 prefix = free.render(spec.kind, row.record) if free else None
             except (RecordError, KeyError):
                 continue  # it has no place here, so nothing is held there
