@@ -93,6 +93,8 @@ def _why(store: Store) -> str:
     if shape.key:
         index = f", first index {shape.index[0]} ({shape.index[1]}/{shape.index[2]})" if shape.index else ", no index"
         return f"its key is {'/'.join(shape.key)}{index}"
+    if store.address.store == "json" and store.layout.map:
+        return f"it is a map of {' to '.join(store.layout.map.map)}"
     held = [
         name
         for kind in store.layout.kinds.values()

@@ -138,6 +138,11 @@ class Place:
     form: Form = "native"
     otherwise: str | None = None
 
+    @property
+    def says_null(self) -> bool:
+        """A JSON value as JSON text: its null is text too, and the store's own NULL is another thing."""
+        return self.form == self.field.type == "json"
+
 
 @dataclass(frozen=True, slots=True)
 class KindLayout:
@@ -146,6 +151,8 @@ class KindLayout:
     collections: names of its table or collection, the first is made. columns: SQL types by column, for making it. unique: the table
     we make is unique over the identity by a constraint (the application's own). surrogate: columns that are no fields and never
     travel. marks: attributes by which an item is told to be of this kind. extra: attributes that belong to the origin.
+    map: the document is an object, and each of its entries a record: the attributes that hold an entry's name and its value. excepted:
+    names of which none is in such a document.
     """
 
     kind: Kind
@@ -158,6 +165,8 @@ class KindLayout:
     surrogate: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     unique: bool = False
+    map: tuple[str, ...] = ()
+    excepted: tuple[str, ...] = ()
 
     @property
     def attributes(self) -> frozenset[str]:
@@ -202,6 +211,11 @@ class Layout:
             self.id, self.store, dict(self.kinds), self.key, self.index, self.ghosts,
             self.absent_is_null, self.keeps_unknown, self.keeps_origins,
         )  # fmt: skip
+
+    @property
+    def map(self) -> KindLayout | None:
+        """The kind whose records are the entries of a document, if the document is such a map."""
+        return next((each for each in self.kinds.values() if each.map), None)
 
     # read and write --------------------------------------------------------------------------------------------------
 
@@ -316,7 +330,7 @@ class _Compiled:
         made = self._templates(row.record)
         for spot in self.coded:
             value = row.record.get(spot.field.name)
-            if value is not None:
+            if value is not None or (spot.says_null and spot.field.name in row.record):
                 with suppress(RecordError):
                     made[spot.attribute] = encode(spot, value)
             elif spot.otherwise or spot.field.name in row.record or self.layout.absent_is_null:
@@ -346,7 +360,7 @@ class _Compiled:
                 continue
             if spot.field.name in record:
                 value = record[spot.field.name]
-                held[spot.attribute] = None if value is None else encode(spot, value)
+                held[spot.attribute] = None if value is None and not spot.says_null else encode(spot, value)
             elif self.layout.absent_is_null or spot.otherwise:
                 held[spot.attribute] = None  # else the field would be read from the other attribute
         for name in record.keys() - self.fields:
@@ -437,7 +451,7 @@ class _Compiled:
 
 
 def encode(spot: Place, value: Value) -> Value:
-    """A field's value as the store holds it. `value` is not None."""
+    """A field's value as the store holds it. `value` is None only where the place says it."""
     match spot.form:
         case "json":
             return _to_json_text(spot.field.name, value)
