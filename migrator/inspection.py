@@ -103,6 +103,8 @@ def _why(store: Store) -> str:
             else ", no index"
         )
         return f"its key is {'/'.join(shape.key)}{index}"
+    if store.address.store == "json" and store.layout.map:
+        return f"it is a map of {' to '.join(store.layout.map.map)}"
     held = [
         name
         for kind in store.layout.kinds.values()

@@ -157,6 +157,11 @@ class Place:
     head: str = ""
     behind_head: bool = False
 
+    @property
+    def says_null(self) -> bool:
+        """A JSON value as JSON text: its null is text too, and the store's own NULL is another thing."""
+        return self.form == self.field.type == "json"
+
 
 @dataclass(frozen=True, slots=True)
 class KindLayout:
@@ -166,6 +171,8 @@ class KindLayout:
     we make is unique over the identity by a constraint (the application's own). surrogate: columns that are no fields and never
     travel. marks: attributes by which an item is told to be of this kind. extra: attributes that belong to the origin. by_index: the
     application looks for it in the index. index_wins: where an index attribute is a field too, the application writes the index's value.
+    map: the document is an object, and each of its entries a record: the attributes that hold an entry's name and its value. excepted:
+    names of which none is in such a document.
     """
 
     kind: Kind
@@ -180,6 +187,8 @@ class KindLayout:
     unique: bool = False
     by_index: bool = False
     index_wins: bool = False
+    map: tuple[str, ...] = ()
+    excepted: tuple[str, ...] = ()
 
     @property
     def attributes(self) -> frozenset[str]:
@@ -232,6 +241,11 @@ class Layout:
 
     def __reduce__(self) -> tuple[Callable[..., Layout], tuple[object, ...]]:
         return _remake, tuple(getattr(self, each.name) for each in fields(self))
+
+    @property
+    def map(self) -> KindLayout | None:
+        """The kind whose records are the entries of a document, if the document is such a map."""
+        return next((each for each in self.kinds.values() if each.map), None)
 
     # read and write --------------------------------------------------------------------------------------------------
 
@@ -363,7 +377,7 @@ class _Compiled:
         made = self._templates(row.record)
         for spot in self.coded:
             value = row.record.get(spot.field.name)
-            if value is not None:
+            if value is not None or (spot.says_null and spot.field.name in row.record):
                 with suppress(RecordError):
                     made[spot.attribute] = encode(spot, value)
             elif spot.otherwise or spot.field.name in row.record or self.layout.absent_is_null:
@@ -393,7 +407,7 @@ class _Compiled:
                 continue
             if spot.field.name in record:
                 value = record[spot.field.name]
-                held[spot.attribute] = None if value is None else encode(spot, value)
+                held[spot.attribute] = None if value is None and not spot.says_null else encode(spot, value)
             elif self.layout.absent_is_null or spot.otherwise:
                 held[spot.attribute] = None  # else the field would be read from the other attribute
         for name in record.keys() - self.fields:
@@ -484,7 +498,7 @@ class _Compiled:
 
 
 def encode(spot: Place, value: Value) -> Value:
-    """A field's value as the store holds it. `value` is not None."""
+    """A field's value as the store holds it. `value` is None only where the place says it."""
     match spot.form:
         case "json":
             return _to_json_text(spot.field.name, value)

@@ -36,7 +36,7 @@ _KIND = {"identity", "newest", "expires", "fields"}
 _FIELD = {"type", "null"}
 _LAYOUT = {"store", "like", "create", "key", "index", "ghosts", "also", "several_keys", "unread", "unread_later"}
 _KEYED = ("key", "index", "ghosts", "also", "several_keys", "unread", "unread_later")
-_KIND_LAYOUT = {"collection", "columns", "unique", "surrogate", "fields"}
+_KIND_LAYOUT = {"collection", "map", "except", "columns", "unique", "surrogate", "fields"}
 _KIND_KEYED = ("key", "index", "free", "marks", "extra", "by_index", "index_wins")
 _PLACE = {"attribute", "as", "otherwise"}
 
@@ -128,8 +128,13 @@ class Mapping:
 
 
 def _as_form(layout: Layout, store: str) -> Layout:
-    """A JSON layout as one document, or as JSON Lines: only lines have room for an origin."""
-    return replace(layout, store=store, keeps_origins=store == "jsonl") if layout.store == "json" else layout
+    """A JSON layout as one document, or as JSON Lines: only lines have room for an origin, and a map has none for unknown fields."""
+    if layout.store != "json":
+        return layout
+    if store == "json":
+        return replace(layout, keeps_unknown=layout.map is None)
+    kinds = {name: replace(kind, map=()) for name, kind in layout.kinds.items()}
+    return replace(layout, store=store, kinds=kinds, keeps_origins=True)
 
 
 def _bind(layout: Layout, shape: Shape, is_asked_for: bool) -> tuple[Fit, Layout] | None:
@@ -137,8 +142,14 @@ def _bind(layout: Layout, shape: Shape, is_asked_for: bool) -> tuple[Fit, Layout
     if shape.store == "dynamodb" and layout.store == "dynamodb":
         return bind(layout, shape, is_asked_for)
     if shape.store in ("json", "jsonl") and layout.store == "json":
-        names = set(layout.kinds) if shape.store == "jsonl" else {kind.collections[0] for kind in layout.kinds.values()}
-        return ((), _as_form(layout, shape.store)) if names & set(shape.tables) else None
+        form, names = _as_form(layout, shape.store), set(shape.tables)
+        if form.map:
+            names |= {name for entry in shape.sample for name in entry}
+            if any(not isinstance(value, dict | list) for entry in shape.sample for value in entry.values()):
+                return None  # some other program's settings
+            return ((), form) if names and names.isdisjoint(form.map.excepted) else None
+        ours = set(layout.kinds) if shape.store == "jsonl" else {kind.collections[0] for kind in layout.kinds.values()}
+        return ((), form) if names & ours else None
     if shape.store == "sql" and layout.store == "sql":
         found = {name: _table_of(kind, shape) for name, kind in layout.kinds.items()}
         if not any(found.values()):
@@ -372,8 +383,8 @@ class _Checker:
                 if unwanted in body:
                     raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
         key = tuple(self.texts(body, "key", where)) if keyed else ()
-        if keyed and (len(key) != 2 or key[0] == key[1]):
-            raise self.fail(where, "key: two attribute names are wanted, the hash and the range")
+        if keyed and (len(key) > 2 or len(set(key)) < len(key)):
+            raise self.fail(where, "key: one or two attribute names are wanted, the hash and the range")
         index = tuple(self.texts(body, "index", where)) if "index" in body else None
         if index is not None and (len(index) != 3 or index[1] == index[2]):
             raise self.fail(
@@ -411,6 +422,10 @@ class _Checker:
             unread=self.reasons(body, "unread", compiled, where),
             unread_later=self.reasons(body, "unread_later", compiled, where),
         )
+        if layout.map and len(compiled) > 1:
+            raise self.fail(
+                where, f"map: a document that is a map of {layout.map.kind.name} has no place for other kinds"
+            )
         self.distinct(layout, where)
         return layout
 
@@ -455,6 +470,10 @@ class _Checker:
             collections = (collections,)
         else:
             collections = tuple(self.texts(spec, "collection", where)) if "collection" in spec else ()
+        if store != "json":
+            for unwanted in ("map", "except"):
+                if unwanted in spec:
+                    raise self.fail(where, f"{unwanted}: only a JSON document has one")
         if store == "dynamodb":
             keys = self.keys(kind, spec, "key", key, where)
             if index is not None:
@@ -468,8 +487,12 @@ class _Checker:
             for unwanted in _KIND_KEYED:
                 if unwanted in spec:
                     raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
-            if not collections:
+            if "map" in spec and collections:
+                raise self.fail(where, "collection: a document that is a map has none")
+            if "map" not in spec and not collections:
                 raise self.fail(where, "collection: the name of its table or collection is missing")
+            if "map" not in spec and "except" in spec:
+                raise self.fail(where, "except: only a map has one")
         if store != "sql":
             for unwanted in ("columns", "unique", "surrogate"):
                 if unwanted in spec:
@@ -497,9 +520,24 @@ class _Checker:
             self.truth(spec, "unique", where),
             self.truth(spec, "by_index", where),
             self.truth(spec, "index_wins", where),
+            self.map(kind, spec, places, where) if "map" in spec else (),
+            tuple(self.texts(spec, "except", where)) if spec.get("except", []) != [] else (),
         )
         self.no_clash(layout, where)
         return layout
+
+    def map(self, kind: Kind, spec: dict[str, Any], places: tuple[Place, ...], where: str) -> tuple[str, ...]:
+        names = self.texts(spec, "map", where)
+        by_field = {place.field.name: place for place in places}
+        if len(names) != 2 or set(names) != by_field.keys():
+            raise self.fail(
+                where,
+                f"map: two fields are wanted, that of the name and that of the value, and {kind.name} has no others",
+            )
+        named = by_field[names[0]]
+        if kind.identity != (names[0],) or named.field.type != "text" or named.form != "native":
+            raise self.fail(where, f"map: {names[0]} is a name in a JSON object: it must be the identity, and text")
+        return tuple(by_field[name].attribute for name in names)
 
     def places(self, kind: Kind, spec: dict[str, Any], where: str) -> tuple[Place, ...]:
         given = self.table(spec, "fields", where) if "fields" in spec else {}
@@ -556,6 +594,8 @@ class _Checker:
         if free is not None:
             if not isinstance(free, str):
                 raise self.fail(where, "free: a template is wanted")
+            if len(keys) == 1:
+                raise self.fail(where, "free: only a range attribute is read by a prefix, and the key has none")
             prefix = self.template(free, kind, where, "free", True)
             if any(slot.form != "value" for slot in prefix.slots):
                 raise self.fail(where, "free: only fields as they are")

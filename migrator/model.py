@@ -253,8 +253,8 @@ class Holdings:
 class Shape:
     """What a store looks like, for recognising the mapping and the layout that fit.
 
-    tables: column names by table (SQL) or collections (JSON). key: names of the hash and the range attribute, index: names of the first
-    index, its hash and its range attribute (DynamoDB). sample: a few items as they are, or entries of a document that are no arrays.
+    tables: column names by table (SQL) or collections (JSON). key: names of the hash and, if it has one, the range attribute, index:
+    names of the first index, its hash and its range attribute (DynamoDB). sample: a few items as they are, or entries of a document that are no arrays.
     words: for people.
     """
 

@@ -5,7 +5,7 @@ with text keys. A Decimal stands only where no float has that value: `number` de
 kinds or stores.
 
 JSON has no bytes, sets or infinities: they are tagged, `{"$bytes": base64}`, `{"$set": [...]}`, `{"$float": "inf"}`; a dict
-that looks like a tag has its key escaped by one more `$`.
+that looks like a tag has its key escaped by one more `$`. What others wrote as JSON, and read again, has no tags: `plain`.
 """
 
 from __future__ import annotations
@@ -140,21 +140,33 @@ def _dumped(prepare: Callable[[Value], Value], value: Value, option: int) -> byt
         raise ValueError("holds text that is not Unicode (a lone surrogate)") from exc
 
 
-def from_json(data: bytes) -> Value:
+def from_json(data: bytes, *, plain: bool = False) -> Value:
     """The value that `to_json` wrote, or that any JSON text stands for, without rounding. ValueError if it is not JSON."""
     try:
         if _MAYBE_INEXACT.search(data):
-            parsed = json.loads(data.decode(), parse_float=number, parse_int=number, parse_constant=_no_constant)
+            parsed = json.loads(data.decode(), parse_float=_fraction, parse_int=number, parse_constant=_no_constant)
         else:
             parsed = orjson.loads(data)
-        return _untagged(parsed) if b'"$' in data else parsed
+        return parsed if plain or b'"$' not in data else _untagged(parsed)
     except RecursionError as exc:
         raise ValueError("is nested too deeply") from exc
+
+
+def to_plain_json(value: Value) -> bytes:
+    """Exact JSON text as Python's `json` writes it with an indent of 2 and without escapes. ValueError too for what would need a tag."""
+    return _dumped(_without_tags, value, orjson.OPT_INDENT_2)
 
 
 def untag(parsed: Value) -> Value:
     """What a parsed JSON value stands for: its tags as bytes, sets and floats. ValueError for a damaged tag."""
     return _untagged(parsed)
+
+
+def _fraction(text: str) -> Value:
+    """A number with a fraction or an exponent: a float, as orjson has it, wherever one is the same number."""
+    exact = number(text)
+    near = float(text)
+    return near if math.isfinite(near) and Decimal(repr(near)) == exact else exact
 
 
 def _no_constant(name: str) -> Value:
@@ -180,6 +192,20 @@ def _tagged(value: Value) -> Value:
     if kind is frozenset:
         return {"$set": [_tagged(v) for v in sorted(value, key=canonical)]}
     raise ValueError(f"a record cannot hold a value of type {kind.__name__}")
+
+
+def _without_tags(value: Value) -> Value:
+    kind = type(value)
+    if kind is dict:
+        return {k: _without_tags(v) for k, v in value.items()}
+    if kind is list:
+        return [_without_tags(v) for v in value]
+    if kind is float and math.isfinite(value):
+        return orjson.Fragment(repr(value))  # 1e+16, where orjson writes 1e16
+    said = _tagged(value)
+    if type(said) is dict:
+        raise ValueError(f"holds what JSON can say only by a tag, {next(iter(said))}")
+    return said
 
 
 def _untagged(value: Value) -> Value:

@@ -149,8 +149,10 @@ def test_the_example_in_the_readme_loads(tmp_path: Path) -> None:
     readme = Path(__file__).parents[1] / "mappings" / "README.md"
     blocks = re.findall(r"```toml\n(.*?)```", readme.read_text("utf-8"), re.S)
     whole = "\n".join(blocks[:2]).replace('extends = "luminoracore-v1.1"', "")
-    assert load_mapping(write(tmp_path, whole)).kind_names() == ("message",)
-    ours = load_mapping(write(tmp_path, blocks[2]))
+    assert load_mapping(write(tmp_path, whole, "chat.toml")).kind_names() == ("message",)
+    more = load_mapping(write(tmp_path, f'extends = "chat.toml"\nname = "more"\n{blocks[2]}'))
+    assert more.layouts["channel/SK"].several_keys
+    ours = load_mapping(write(tmp_path, blocks[3]))
     assert ours.name == "our-luminora" and ours.kind_names() == LUMINORACORE.kind_names()
 
 
@@ -167,6 +169,8 @@ SQL, SQL_NOTE = "[layouts.sqlite.message]\n", "[layouts.sqlite.note]\n"
 PLACES = "[layouts.sqlite.message.fields]\n"
 TABLE, MESSAGE, NOTE = "[layouts.table]\n", "[layouts.table.message]\n", "[layouts.table.note]\n"
 RANGE = '["MESSAGE#{sent_at:stamp}#{digest}", "MESSAGE#{digest}"]'
+JSON_NOTE = 'note = { collection = "notes" }'
+WITH_BODY = ('[kinds.note.fields]\nid = "text"\n', '[kinds.note.fields]\nid = "text"\nbody = "json"\n')
 IN_TABLE, IN_MESSAGE, IN_NOTE = "[layouts.table]: ", "[layouts.table.message]: ", "[layouts.table.note]: "
 
 WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
@@ -210,8 +214,9 @@ WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
     ("key in json", [('store = "json"', 'store = "json"\nkey = ["a", "b"]')], "[layouts.json]: key: only a keyed store"),
     ("index in sql", [('store = "sql"', 'store = "sql"\nindex = ["a", "b", "c"]')], "[layouts.sqlite]: index: only a keyed store"),
     ("key missing", [('key = ["PK", "SK"]', "")], IN_TABLE + "key: an array of names is wanted"),
-    ("key of one", [('["PK", "SK"]', '["PK"]')], IN_TABLE + "key: two attribute names are wanted"),
-    ("key twice the same", [('["PK", "SK"]', '["PK", "PK"]')], IN_TABLE + "key: two attribute names are wanted"),
+    ("key of three", [('["PK", "SK"]', '["PK", "SK", "ZK"]')], IN_TABLE + "key: one or two attribute names are wanted"),
+    ("key of one, templates of two", [('["PK", "SK"]', '["PK"]')], IN_MESSAGE + "key: a template each is wanted for PK"),
+    ("key twice the same", [('["PK", "SK"]', '["PK", "PK"]')], IN_TABLE + "key: one or two attribute names are wanted"),
     ("index of two", [('["GSI1", "GSI1PK", "GSI1SK"]', '["GSI1", "GSI1PK"]')], IN_TABLE + "index: three names are wanted"),
     ("also of one", [(TABLE, TABLE + 'also = [["x"]]\n')], IN_TABLE + "also: 4 arrays of names are wanted"),
     ("also of text", [(TABLE, TABLE + 'also = ["x", "y", "z", "w"]\n')], IN_TABLE + "also: 4 arrays of names are wanted"),
@@ -234,6 +239,13 @@ WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
     ("marks in sql", [(SQL_NOTE, SQL_NOTE + 'marks = ["id"]\n')], "[layouts.sqlite.note]: marks: only a keyed store"),
     ("extra in json", [('collection = "notes" }', 'collection = "notes", extra = ["TTL"] }')], "[layouts.json.note]: extra: only a keyed"),
     ("no collection", [('note = { collection = "notes" }', "note = {}")], "[layouts.json.note]: collection: the name of its table"),
+    ("a map with a collection", [(JSON_NOTE, 'note = { collection = "notes", map = ["id", "x"] }')], "[layouts.json.note]: collection: a document that"),
+    ("except without a map", [(JSON_NOTE, 'note = { collection = "notes", except = ["x"] }')], "[layouts.json.note]: except: only a map"),
+    ("a map of one", [(JSON_NOTE, 'note = { map = ["id"] }')], "[layouts.json.note]: map: two fields are wanted"),
+    ("a map of an unknown field", [(JSON_NOTE, 'note = { map = ["id", "x"] }')], "[layouts.json.note]: map: two fields are wanted"),
+    ("a map in sql", [(SQL_NOTE, SQL_NOTE + 'map = ["id", "x"]\n')], "[layouts.sqlite.note]: map: only a JSON document"),
+    ("a map by no identity", [WITH_BODY, (JSON_NOTE, 'note = { map = ["body", "id"] }')], "[layouts.json.note]: map: body is a name in a JSON"),
+    ("a map with other kinds", [WITH_BODY, (JSON_NOTE, 'note = { map = ["id", "body"] }')], "[layouts.json]: map: a document that is a map of note"),
     ("empty collection", [('note = { collection = "notes" }', 'note = { collection = "" }')], "[layouts.json.note]: collection: an array"),
     ("unique in json", [('collection = "notes" }', 'collection = "notes", unique = true }')], "[layouts.json.note]: unique: only an SQL"),
     ("columns no table", [(SQL_NOTE, SQL_NOTE + "columns = 5\n")], "[layouts.sqlite.note]: columns: a table is wanted"),
@@ -266,6 +278,7 @@ WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
     ("no separator", [('"NOTE#{id}"', '"NOTE#{id}{id}"')], IN_NOTE + 'key: "NOTE#{id}{id}": two fields without a separator'),
     ("free a number", [('free = "MESSAGE#"', "free = 5")], IN_MESSAGE + "free: a template is wanted"),
     ("free of a digest", [('free = "MESSAGE#"', 'free = "MESSAGE#{digest}"')], IN_MESSAGE + "free: only fields as they are"),
+    ("free without a range", [('["PK", "SK"]', '["PK"]'), ('["{channel}", ' + RANGE, '["{channel}#{sent_at}"')], IN_MESSAGE + "free: only a range attribute"),
     ("free of another", [('free = "MESSAGE#"', 'free = "NOTES#"')], IN_MESSAGE + 'free: not every template of SK starts with "NOTES#"'),
     ("identity not in the key", [(RANGE, '"MESSAGE#x"'), ('free = "MESSAGE#"', "")], IN_MESSAGE + "key: the identity field sent_at is in no template"),
     ("identity only as a stamp", [(RANGE, '"MESSAGE#{sent_at:stamp}"')], IN_MESSAGE + "key: the identity field sent_at is in no template"),

@@ -252,9 +252,9 @@ class DynamoDBReader(DynamoDBSource, Reader):
         for number, row in enumerate(rows):
             try:
                 key = to_item(_only(self.layout.key, self.layout.write(row)))
-                hashed, ranged = (key[name]["S"] for name in self.layout.key)
+                hashed, ranged = (*(key[name]["S"] for name in self.layout.key), "")[:2]
                 spec = self.layout.kinds.get(row.kind)  # a foreign item has none
-                free = spec.keys[1].free if spec else None
+                free = spec.keys[-1].free if spec else None
                 prefix = free.render(spec.kind, row.record) if spec and free else None
             except (RecordError, KeyError):
                 continue  # it has no place here, so nothing is held there

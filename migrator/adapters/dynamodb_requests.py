@@ -218,13 +218,8 @@ class Table:
         status = described.get("TableStatus", "ACTIVE")
         if status not in ("ACTIVE", "UPDATING"):
             raise ConfigError(f"{self.words}: the table is {status}; run again when it is ACTIVE")
-        key = _key_names(described["KeySchema"])
+        key = tuple(filter(None, _key_names(described["KeySchema"])))
         types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
-        if not key[1]:
-            raise ConfigError(
-                f"{self.words}: the table has a hash key only ({key[0]}); a range key is needed, LuminoraCore cannot use it either. "
-                "Choose another table, or a new name with --create"
-            )
         for name in key:
             if types.get(name) != "S":
                 raise ConfigError(f"{self.words}: the key attribute {name} has type {types.get(name)}, not S (text)")
@@ -321,11 +316,12 @@ def _key_names(schema: list[dict[str, str]]) -> tuple[str, str]:
 
 
 def _key_schema(names: tuple[str, ...]) -> list[dict[str, str]]:
-    return [{"AttributeName": name, "KeyType": sort} for name, sort in zip(names, ("HASH", "RANGE"), strict=True)]
+    return [{"AttributeName": name, "KeyType": sort} for name, sort in zip(names, ("HASH", "RANGE"))]
 
 
 def shape_words(key: tuple[str, ...], index: tuple[str, ...] | None) -> str:
-    return "/".join(key) + (f" with index {index[0]}: {'/'.join(filter(None, index[1:]))}" if index else "")
+    named = "/".join(key) if len(key) > 1 else f"{key[0]} without a range"
+    return named + (f" with index {index[0]}: {'/'.join(filter(None, index[1:]))}" if index else "")
 
 
 # Errors ----------------------------------------------------------------------------------------------------------------

@@ -179,8 +179,8 @@ def _number_size(text: str) -> int:
 
 def check_item(item: Item, key: tuple[str, ...], index: tuple[str, ...] | None) -> None:
     """Raises RecordError if an item is over a limit or its keys are none."""
-    for position, name in enumerate((*key, *(index or ())[1:])):
-        limit = (HASH_BYTES, RANGE_BYTES)[position % 2]
+    limits = HASH_BYTES, RANGE_BYTES
+    for name, limit in (*zip(key, limits), *zip((index or ())[1:], limits)):
         attribute = item.get(name)
         if attribute is None and name not in key:
             continue  # the item is only missing in the index

@@ -32,17 +32,18 @@ class Broken(Exception):
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def parsed(text: bytes) -> Value:
+def parsed(text: bytes, *, plain: bool = False) -> Value:
     """The exact value of a JSON text. What orjson would write the same way was read without a loss; the rest is looked at closely.
 
+    `plain` text is not ours: what looks like a tag is none.
     Raises Broken if it is none, RecordError if it says what no store could hold, or what two readers would read differently.
     """
     with suppress(ValueError, TypeError, RecursionError):
-        plain = orjson.loads(text)
-        if orjson.dumps(plain) == text.rstrip():
-            return untag(plain) if b'"$' in text else plain
+        read = orjson.loads(text)
+        if orjson.dumps(read) == text.rstrip():
+            return read if plain or b'"$' not in text else untag(read)
     try:
-        value = from_json(text)
+        value = from_json(text, plain=plain)
         if b"\\u" in text and _SURROGATE.search(text):
             to_json(value)  # ValueError for a surrogate without its other half
     except (ValueError, ArithmeticError, RecursionError) as exc:
@@ -134,8 +135,8 @@ class Scanner:
     def offset(self) -> int:
         return self._base + self._at
 
-    def items(self) -> Iterator[Found]:
-        """Each value in an array at the top, and each value at the top that is no array."""
+    def items(self, whole: bool = False) -> Iterator[Found]:
+        """Each value in an array at the top, and each value at the top that is no array. `whole`: each value at the top, arrays too."""
         keys = cast(dict[str, None], self.keys)
         if self._peek() not in (b"{", b""):
             raise Broken(self.offset, 'a document is one object, such as {"facts": […]}')
@@ -147,7 +148,7 @@ class Scanner:
                 raise Broken(self.offset, f'the key "{key[:60]}" is there twice')
             keys[key] = None
             self._take(b":")
-            yield from self._values(key)
+            yield from (self._value(key, None),) if whole else self._values(key)
             is_last = self._take(b",}") == b"}"
         if self._peek():
             raise Broken(self.offset, "more follows behind the end of the document (JSON Lines are named .jsonl)")
@@ -168,7 +169,10 @@ class Scanner:
         if self._peek() != b'"':
             raise self._unexpected(b'"')
         found = self._value("", None)
-        key = parsed(found.text) if found.text is not None else None
+        try:
+            key = parsed(found.text) if found.text is not None else None
+        except RecordError as exc:
+            raise Broken(found.offset, f"a key {exc}") from exc
         if not isinstance(key, str):
             raise Broken(found.offset, "a key is wanted")
         return key

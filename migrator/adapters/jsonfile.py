@@ -1,7 +1,8 @@
 """Reads and writes files: JSON Lines and one JSON document, plain or compressed.
 
 JSON Lines hold a record a line, `{"kind": "fact", "record": {...}, "origin": {...}}`; other keys of a line are ignored, so that a
-rejects file is a source too. A document is `{"facts": [{...}, ...], ...}`, with the names that the layout gives its collections.
+rejects file is a source too. A document is `{"facts": [{...}, ...], ...}`, with the names that the layout gives its collections, or, where
+the layout says so, a map `{"id": ..., ...}` of an application's own: each entry is a record, in plain JSON without tags.
 
 A file that is written is whole or absent: each slice is a part of its own in a staging folder beside it, `publish` joins the parts and
 renames. Parts are compressed one by one, for gzip members and zstd frames that follow each other are one valid file. What the sink file
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -54,7 +55,7 @@ from migrator.adapters.packing import (
 )
 from migrator.errors import ConfigError, MigratorError, RecordError, StoreError
 from migrator.files import private, put_whole, sync, sync_folder
-from migrator.layout import Layout
+from migrator.layout import KindLayout, Layout
 from migrator.model import (
     FOREIGN,
     UNKNOWN_KIND,
@@ -75,13 +76,14 @@ from migrator.model import (
     Weight,
     counted,
 )
-from migrator.values import Value, canonical, short_digest, to_json
+from migrator.values import Value, canonical, short_digest, to_json, to_plain_json
 
 TRAITS = Traits(parallel=True, whole=True)
 
 _PARTITION_BYTES = 4 << 20  # a smaller file is not worth a second worker
 _LOOK_LINES, _LOOK_KEYS, _LOOK_BYTES = 1_000, 64, 8 << 20  # how much `describe` looks at
 _BETWEEN_RECORDS = b",\n    "  # in a document; the line breaks are what a reader of its parts goes by
+_BETWEEN_ENTRIES = b",\n"  # in a map; there a reader goes by what begins in the third column
 
 _Item = tuple[Row | Foreign | Reject, Cursor, int]
 """What was read, the cursor behind it, and its size in bytes."""
@@ -271,21 +273,27 @@ class FileReader(JsonReader):
     def _items(self, after: Cursor) -> Iterator[_Item]:
         """The records of a document. A cursor is the number of those before it."""
         with opened(self.path) as file:
-            for number, found in enumerate(Scanner(file, self.setting.record_bytes).items(), 1):
+            values = Scanner(file, self.setting.record_bytes).items(whole=self.layout.map is not None)
+            for number, found in enumerate(values, 1):
                 if number > (after or 0):
                     yield self._from_item(found), number, len(found.text or b"")
 
     def _from_item(self, found: Found) -> Row | Foreign | Reject:
-        kind = self._kind_of.get(found.key, UNKNOWN_KIND)
+        mapped = self.layout.map
+        kind = mapped.kind.name if mapped else self._kind_of.get(found.key, UNKNOWN_KIND)
         place = f"{found.key}[{found.position}]" if found.position is not None else found.key
+        named: Record = {mapped.map[0]: found.key} if mapped else {}
         if found.text is None:
-            return Reject(kind, place, too_large(found.size, self.setting.record_bytes), omitted=_ALL)
+            return Reject(kind, place, too_large(found.size, self.setting.record_bytes), named, omitted=_ALL)
         try:
-            held = parsed(found.text)
+            held = parsed(found.text, plain=mapped is not None)
         except Broken as exc:
             raise Broken(found.offset + exc.offset, exc.reason) from exc
         except RecordError as exc:
-            return Reject(kind, place, str(exc), _as_text(found.text))
+            where = f"it begins at byte {found.offset}, line {self._line_at(found.offset)}"
+            return Reject(kind, place, f"{exc} ({where})", named | _as_text(found.text))
+        if mapped:
+            return self.layout.read(named | {mapped.map[1]: held}, place, kind)
         if kind == UNKNOWN_KIND:
             return Foreign(place, held=held if isinstance(held, dict) else {"value": held})
         if found.position is None:
@@ -332,13 +340,13 @@ class StagedReader(JsonReader):
         return self._paged(self._staged(partition.spec, after))
 
     def _staged(self, spec: dict[str, Any], after: Cursor) -> Iterator[_Item]:
-        """A cursor is a part and the number of its lines that were read."""
+        """A cursor is a part and the number of its lines, or entries, that were read."""
         first, done = (tuple(after["part"]), after["line"]) if after else (tuple(spec["from"]), 0)
         for part in _parts(self.staging, self.layout):
             if not first <= part.rank <= tuple(spec["to"]):
                 continue
             with opened(part.path, compression_of(Path(self.address.name))) as file:
-                for number, line in enumerate(file, 1):
+                for number, line in enumerate(_entries_in(file) if self.layout.map else file, 1):
                     if part.rank > first or number > done:
                         place = f"{part.path.name} line {number}"
                         yield self._from_staged(part, line, place), {"part": list(part.rank), "line": number}, len(line)
@@ -346,7 +354,10 @@ class StagedReader(JsonReader):
     def _from_staged(self, part: Part, line: bytes, place: str) -> Row | Foreign | Reject:
         if not self.is_document:
             return _from_line(self.layout, line, place)
-        return self.layout.read(parsed(line.strip().removesuffix(b",")), place, part.kind)
+        text = line.strip().removesuffix(b",")
+        return self.layout.read(
+            _from_entry(self.layout.map, text) if self.layout.map else parsed(text), place, part.kind
+        )
 
 
 # Write -----------------------------------------------------------------------------------------------------------------
@@ -448,7 +459,7 @@ class FileSink(Sink):
 
     def _part(self, name: str) -> _PartFile:
         if name not in self._open:
-            between = _BETWEEN_RECORDS if self.is_document else b""
+            between = _BETWEEN_ENTRIES if self.layout.map else _BETWEEN_RECORDS if self.is_document else b""
             self._open[name] = _PartFile(self._path_of(name), compression_of(self.path), between)
         return self._open[name]
 
@@ -458,7 +469,7 @@ class FileSink(Sink):
     def _join(self) -> None:
         compress = compression_of(self.path).compress
         with private(self.joined) as out:
-            pieces = self._document() if self.is_document else self._lines()
+            pieces = self._map() if self.layout.map else self._document() if self.is_document else self._lines()
             for piece in pieces:
                 if isinstance(piece, bytes):
                     out.write(compress(piece))
@@ -474,6 +485,12 @@ class FileSink(Sink):
     def _lines(self) -> Iterator[bytes | Path]:
         yield from (part.path for part in _parts(self.staging, self.layout))
 
+    def _map(self) -> Iterator[bytes | Path]:
+        parts = _parts(self.staging, self.layout)
+        yield b"{"
+        yield from _joined(parts, b"\n", _BETWEEN_ENTRIES)
+        yield b"\n}" if parts else b"}"
+
     def _document(self) -> Iterator[bytes | Path]:
         parts = _parts(self.staging, self.layout)
         filled = {part.kind for part in parts}
@@ -481,12 +498,7 @@ class FileSink(Sink):
         yield b"{\n"
         for kind in kinds:
             yield b"  %s: [" % to_json(self.layout.kinds[kind].collections[0])
-            before = b"\n    "
-            for part in parts:
-                if part.kind == kind:
-                    yield before
-                    yield part.path
-                    before = _BETWEEN_RECORDS
+            yield from _joined([part for part in parts if part.kind == kind], b"\n    ", _BETWEEN_RECORDS)
             yield b"%s]%s\n" % (b"\n  " if kind in filled else b"", b"," if kind != kinds[-1] else b"")
         yield b"}\n"
 
@@ -573,6 +585,12 @@ def _parts(staging: Path, layout: Layout) -> list[Part]:
         slice_name, kind, _ = path.name.rsplit(".", 2)
         parts.append(Part((slice_name, order[kind]), kind, path))
     return sorted(parts, key=lambda part: part.rank)
+
+
+def _joined(parts: Sequence[Part], first: bytes, between: bytes) -> Iterator[bytes | Path]:
+    for number, part in enumerate(parts):
+        yield between if number else first
+        yield part.path
 
 
 class _PartFile:
@@ -710,6 +728,8 @@ _WANTED = 'a line is {"kind": …, "record": {…}}'
 def _to_line(layout: Layout, is_document: bool, row: Row) -> bytes:
     """The text of a row. ValueError where JSON cannot hold it, RecordError where the layout cannot."""
     held = layout.write(row)
+    if layout.map:
+        return _to_entry(layout.map, held)
     if is_document:
         return to_json(held)
     if row.kind == FOREIGN:
@@ -740,6 +760,38 @@ def _from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Rejec
         except ValueError as exc:
             return Reject(held["kind"], place, str(exc), record)
     return layout.read(record, place, held["kind"], origin)
+
+
+def _to_entry(mapped: KindLayout, held: Record) -> bytes:
+    """The text of an entry of a map, as Python's `json.dump` indents it."""
+    name, value = mapped.map
+    if not isinstance(held.get(name), str):
+        raise RecordError(f"{name} is no text, and the document is a map of it")
+    if held[name] in mapped.excepted:
+        raise RecordError(f'{name} is "{held[name]}", a name by which the document would not be taken for a map')
+    if value not in held:
+        raise RecordError(f"{value} is absent, and the document is a map to it")
+    try:
+        return to_plain_json({held[name]: held[value]})[2:-2]  # without the braces on lines of their own
+    except ValueError as exc:
+        raise RecordError(f"{value} {exc}") from exc
+
+
+def _from_entry(mapped: KindLayout, text: bytes) -> Record:
+    """And back."""
+    return dict(zip(mapped.map, *parsed(b"{%b}" % text, plain=True).items(), strict=True))
+
+
+def _entries_in(file: BinaryIO) -> Iterator[bytes]:
+    """The entries of a part: whatever is in one is indented deeper than its name."""
+    entry: list[bytes] = []
+    for line in file:
+        if entry and line.startswith(b'  "'):
+            yield b"".join(entry)
+            entry = []
+        entry.append(line)
+    if entry:
+        yield b"".join(entry)
 
 
 def _not_whole(held: Record, place: str) -> Reject:
