@@ -64,7 +64,7 @@ class Mapping:
         if store == "memory":
             return self._plain("memory")
         if shape is not None:
-            fitting = self._fitting(shape)
+            fitting = self._fitting(shape, is_asked_for=shape.store == "json")  # which mapping is settled
             if len(fitting) == 1:
                 return fitting[0]
             if fitting:
@@ -145,7 +145,12 @@ def _bind(layout: Layout, shape: Shape, is_asked_for: bool) -> tuple[Fit, Layout
         form, names = _as_form(layout, shape.store), set(shape.tables)
         if form.map:
             names |= {name for entry in shape.sample for name in entry}
-            if any(not isinstance(value, dict | list) for entry in shape.sample for value in entry.values()):
+            values = [value for entry in shape.sample for value in entry.values()]
+            if (
+                values
+                and not is_asked_for
+                and not any(value is None or isinstance(value, dict | list) for value in values)
+            ):
                 return None  # some other program's settings
             return ((), form) if names and names.isdisjoint(form.map.excepted) else None
         ours = set(layout.kinds) if shape.store == "jsonl" else {kind.collections[0] for kind in layout.kinds.values()}

@@ -263,6 +263,14 @@ def test_numbers_keep_every_digit_and_sessions_their_order(way: str, move: Move,
     assert (tmp_path / "back.json").read_text("utf-8") == EXACT
 
 
+def test_a_document_of_settings_is_no_map_unless_somebody_says_so(move: Move, tmp_path: Path) -> None:
+    source = put(tmp_path / "settings.json", '{"name": "x", "version": "1.0"}')
+    with pytest.raises(ConfigError, match="no mapping fits"):
+        migrator.migrate(str(source), str(tmp_path / "x.jsonl"), Options(state=str(tmp_path / "states")))
+    options = Options(state=str(tmp_path / "states"), mapping="luminoracore-v1.0")
+    assert migrator.migrate(str(source), str(tmp_path / "x.jsonl"), options).outcome == "done"
+
+
 def test_any_formatting_is_read(move: Move, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, text in enumerate(
         (json.dumps(SESSIONS), json.dumps(SESSIONS, separators=(",", ":")) + " \r\n", json.dumps(SESSIONS, indent="\t"))
