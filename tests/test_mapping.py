@@ -150,7 +150,7 @@ def test_the_example_in_the_readme_loads(tmp_path: Path) -> None:
     blocks = re.findall(r"```toml\n(.*?)```", readme.read_text("utf-8"), re.S)
     whole = "\n".join(blocks[:2]).replace('extends = "luminoracore-v1.1"', "")
     assert load_mapping(write(tmp_path, whole, "chat.toml")).kind_names() == ("message",)
-    more = load_mapping(write(tmp_path, f'extends = "chat.toml"\nname = "more"\n{blocks[2]}'))
+    more = load_mapping(write(tmp_path, f'extends = "chat.toml"\nname = "more"\n{blocks[2]}', "more.toml"))
     assert more.layouts["channel/SK"].several_keys
     ours = load_mapping(write(tmp_path, blocks[3]))
     assert ours.name == "our-luminora" and ours.kind_names() == LUMINORACORE.kind_names()
