@@ -56,6 +56,7 @@ class Checkpoint:
     sink_at: str = ""
     sink_was_empty: bool = True
     repeated: int = 0
+    ids: list[str] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
     digests: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -71,10 +71,10 @@ def cli() -> None:
 )
 @click.option(
     "--existing",
-    type=click.Choice(["refuse", "replace"]),
+    type=click.Choice(["refuse", "keep", "newer", "replace"]),
     default="refuse",
     show_default=True,
-    help="A record that is there and differs: leave it (exit 4), or replace it and keep the old one in a file.",
+    help="A record that is there and differs: leave it and end with 4; leave it and go on; replace it if the source's is newer; replace it. What is replaced is kept in a file.",
 )
 @click.option(
     "--create/--no-create", default=None, help="Make the sink if it is not there.  [default: files yes, tables no]"
@@ -95,6 +95,9 @@ def cli() -> None:
 @click.option(
     "--workers", type=click.IntRange(min=0), default=0, metavar="N", help="How many workers.  [default: cores]"
 )
+@click.option("--user", metavar="ID", help="Only this user's records, and those of the user's sessions.")
+@click.option("--since", metavar="TIME", help="Only what was changed since; needs the source's zone (?tz=).")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only so many records; never called complete.")
 @click.option("--restart", is_flag=True, help="Begin anew, whatever the checkpoint says.")
 @click.option("--table-shape", metavar="LAYOUT", help="The shape of a table to be made.  [default: user_id/SK]")
 @_with("two stores", "common")

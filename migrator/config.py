@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from migrator.choice import zone_of
 from migrator.errors import ConfigError
 from migrator.model import Address
 
@@ -31,7 +32,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PACKED = (".gz", ".zst")
 _STORES = {"sqlite": "sql", "json": "json", "jsonl": "jsonl", "dynamodb": "dynamodb", "memory": "memory"}
 _KNOWN = ", ".join(name for name in _STORES if name != "memory")
-_OPTIONS = {"dynamodb": {"region", "endpoint", "profile"}}
+_OPTIONS = {"dynamodb": {"region", "endpoint", "profile", "tz"}}
 _LATER = ("postgresql", "postgres", "mysql", "mariadb", "mongodb", "redis")
 _SPELLINGS = (
     "sqlite:///chat.db (relative), sqlite:////data/chat.db (absolute), dynamodb://table?region=eu-west-1, json:chat.json, jsonl:chat.jsonl.gz, "
@@ -91,7 +92,8 @@ def _from_url(scheme: str, text: str) -> Address:
         raise ConfigError(f'unknown scheme "{scheme}:"{hint}. Addresses look like {_SPELLINGS}')
     rest = text[len(scheme) + 1 :]
     if scheme == "memory":
-        return Address(scheme, "memory", f"memory:{rest.removeprefix('//')}", rest.removeprefix("//"))
+        name, zone = _zone_of(rest.removeprefix("//"))
+        return Address(scheme, "memory", f"memory:{rest.removeprefix('//')}", name, zone)
     if scheme == "dynamodb":
         return _dynamodb(text)
     if scheme == "sqlite":
@@ -100,22 +102,33 @@ def _from_url(scheme: str, text: str) -> Address:
             raise ConfigError(
                 f"a SQLite file is written with three slashes, sqlite:///{name} (four for an absolute path)"
             )
-        path = rest[3:].removesuffix("?")
+        path, zone = _zone_of(rest[3:].removesuffix("?"))
         if "?" in path:
             name = path.partition("?")[0]
             raise ConfigError(
                 f"a SQLite address has no options; use sqlite:///{name} (a ? that belongs to the file's name is written %3F)"
             )
-        return _file(scheme, unquote(path))
+        return _file(scheme, unquote(path), zone)
     if rest.startswith("//") and not rest.startswith("///"):
         name = rest.lstrip("/").rpartition("@")[2] or f"chat.{scheme}"
         raise ConfigError(
             f"a file is written without slashes, {scheme}:{name} ({scheme}:/data/{Path(name).name} for an absolute path)"
         )
-    return _file(scheme, re.sub("^/+", "/", rest))
+    rest, zone = _zone_of(rest)
+    return _file(scheme, re.sub("^/+", "/", rest), zone)
 
 
-def _file(scheme: str, path: str) -> Address:
+def _zone_of(text: str) -> tuple[str, dict[str, str]]:
+    """A path without the zone that may stand behind it, `?tz=Europe/Madrid`."""
+    path, mark, zone = text.rpartition("?tz=")
+    if not mark:
+        return text, {}
+    zone = unquote(zone)
+    zone_of(zone)
+    return path, {"tz": zone}
+
+
+def _file(scheme: str, path: str, options: dict[str, str] | None = None) -> Address:
     if not path or path.endswith("/"):
         raise ConfigError(f"{scheme}: the name of a file is missing. Addresses look like {_SPELLINGS}")
     if path == ":memory:":
@@ -135,7 +148,10 @@ def _file(scheme: str, path: str) -> Address:
         ) from exc
     quoted = absolute.replace("%", "%25").replace("?", "%3F")
     text = f"sqlite:///{quoted}" if scheme == "sqlite" else f"{scheme}:{absolute}"
-    return Address(scheme, _STORES[scheme], text, absolute)
+    options = options or {}
+    return Address(
+        scheme, _STORES[scheme], text + "".join(f"?tz={zone}" for zone in options.values()), absolute, options
+    )
 
 
 def _dynamodb(text: str) -> Address:
@@ -159,11 +175,13 @@ def _dynamodb(text: str) -> Address:
             near = difflib.get_close_matches(name, _OPTIONS["dynamodb"], 1)
             hint = f' (did you mean "{near[0]}"?)' if near else ""
             raise ConfigError(
-                f'dynamodb://{table}: unknown option "{name}"{hint}; there are region, endpoint and profile'
+                f'dynamodb://{table}: unknown option "{name}"{hint}; there are region, endpoint, profile and tz'
             )
         if not value:
             raise ConfigError(f'dynamodb://{table}: the option "{name}" is empty')
         options[name] = value
+    if "tz" in options:
+        zone_of(options["tz"])
     endpoint = options.get("endpoint")
     if endpoint is not None:
         try:

@@ -342,6 +342,9 @@ def _proof_words(report: Report) -> str:
             "done": "dry run: nothing was written",
             "rejects": "dry run: nothing was written; some records cannot travel",
         }.get(report.outcome, "dry run: nothing was written; the sink holds other records")
+    limit = report.options.get("limit")
+    if limit and report.outcome in ("done", "rejects"):
+        return f"ended at the limit of {counted(limit)}: not complete, and not proven{moment}"
     match report.outcome, report.proven:
         case "done", "none":
             return "done, not proven"

@@ -26,6 +26,7 @@ from pathlib import Path
 from migrator.adapters import adapter_for
 from migrator.adapters.base import PAGE_ROWS, Reader, Setting, Sink, Source
 from migrator.checkpoint import Checkpoint, State
+from migrator.choice import EVERYTHING, Choice
 from migrator.duplicates import Duplicates
 from migrator.errors import Interrupted, StoreError, TransientStoreError
 from migrator.layout import Layout
@@ -53,6 +54,7 @@ WANTED_PARTITIONS = 16
 """Asked of every source, whatever the number of workers: partitions are planned once and frozen in the checkpoint."""
 
 _TRIES = 5
+_SWAPS = 10  # a record that changes more often than that while it is replaced makes the slice be done again
 _NAMED = 20  # foreign items whose place is kept for the report
 
 
@@ -73,6 +75,8 @@ class Job:
     sink_was_empty: bool
     dry: bool
     setting: dict[str, Value] = field(default_factory=dict)
+    choice: Choice = EVERYTHING
+    limit: int | None = None
 
     @property
     def state(self) -> State:
@@ -135,8 +139,10 @@ def slice_name(turn: int, number: int) -> str:
 # One slice -------------------------------------------------------------------------------------------------------------
 
 
-def copy_slice(job: Job, turn: int, partition: Partition, after: Cursor, number: int, careful: bool) -> SliceResult:
-    """Copy one slice of a partition: from behind `after`, at most SLICE_PAGES pages.
+def copy_slice(
+    job: Job, turn: int, partition: Partition, after: Cursor, number: int, careful: bool, most: int | None = None
+) -> SliceResult:
+    """Copy one slice of a partition: from behind `after`, at most SLICE_PAGES pages, and at most `most` records.
 
     May run twice without harm. `careful`: it may have run before in a sink that was empty then; it is written conditionally, and a record that
     is there already and equal counts as written. A passing failure is met by doing the slice again, a few times.
@@ -144,7 +150,7 @@ def copy_slice(job: Job, turn: int, partition: Partition, after: Cursor, number:
     stores = _opened(job)
     for attempt in range(1, _TRIES + 1):
         try:
-            return _Slice(job, stores, turn, partition, number, careful or attempt > 1).copy(after)
+            return _Slice(job, stores, turn, partition, number, careful or attempt > 1).copy(after, most)
         except TransientStoreError as exc:
             stores.forget(partition)
             if attempt == _TRIES:
@@ -165,12 +171,14 @@ class _Slice:
         self.differing: list[tuple[Row, Row]] = []
         self.sent: dict[str, int] = {}
 
-    def copy(self, after: Cursor) -> SliceResult:
+    def copy(self, after: Cursor, most: int | None) -> SliceResult:
         sink, result = self.stores.sink, self.result
         result.cursor = after
         if sink is not None:
             sink.begin(self.name)
         for count, page in enumerate(self.stores.pages(self.partition, after), 1):
+            if most is not None:
+                page.rows = page.rows[: max(0, most - result.read)]
             self._take(self.stores.pair.expected(page))
             result.cursor = page.cursor
             if count == SLICE_PAGES:
@@ -192,7 +200,7 @@ class _Slice:
         self._see(expected)
         self.stores.pair.note(self.result.digests, expected.rows)
         missing, replacing = self._settle(expected.rows)
-        for row in (*missing, *replacing):
+        for row in (*missing, *(row for row, _ in replacing)):
             self.sent[row.kind] = self.sent.get(row.kind, 0) + 1
             if self.job.dry:
                 self._weigh(row)
@@ -200,20 +208,21 @@ class _Slice:
             plain = self.job.existing is Existing.EMPTY and not self.careful
             self.stores.sink.upsert(missing, Existing.EMPTY if plain else Existing.REFUSE)
             if replacing:
-                self.stores.sink.upsert(replacing, Existing.REPLACE)
+                self.stores.sink.swap(replacing)
 
-    def _settle(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    def _settle(self, rows: list[Row]) -> tuple[list[Row], list[tuple[Row, Row]]]:
         """Rows to write where nothing is, and rows to write over what is there. In an empty sink all are of the first sort."""
         if self.job.existing is Existing.EMPTY and not self.careful:
             return rows, []
-        missing, replacing, replaced = [], [], []
+        if self.job.sink_was_empty and self.job.existing in (Existing.KEEP, Existing.NEWER) and not self.job.dry:
+            return rows, []  # the sink tells what has come meanwhile
+        missing, replacing = [], []
         for row, there in zip(rows, self.stores.reader.fetch(rows), strict=True):
             if there is None:
                 missing.append(row)
             elif self._meets(row, there):
-                replacing.append(_under_its_key(row, there, self.job.sink_layout))
-                replaced.append(there)
-        self._keep_replaced(replaced)
+                replacing.append((_under_its_key(row, there, self.job.sink_layout), there))
+        self._keep_replaced([there for _, there in replacing])
         return missing, replacing
 
     def _meets(self, row: Row, there: Row) -> bool:
@@ -225,15 +234,19 @@ class _Slice:
             else:
                 tally.unchanged += 1
             return False
-        if self.job.existing is Existing.REPLACE:
+        existing = self.job.existing
+        if existing is Existing.REPLACE or (existing is Existing.NEWER and self.stores.pair.is_newer(row, there)):
             return True
+        if existing in (Existing.KEEP, Existing.NEWER):
+            tally.kept += 1
+            return False
         tally.differing += 1
         self.differing.append((row, there))
         return False
 
     def _flush(self, sink: Sink) -> None:
-        """Wait for the sink, and settle what it would not write; twice where replacing met a record that has just come."""
-        for _ in range(3):
+        """Wait for the sink, and settle what it would not write; again where replacing met a record that has just changed."""
+        for _ in range(_SWAPS):
             flushed = sink.flush()
             for reject in flushed.rejects:
                 self._unsend(reject.kind)
@@ -244,13 +257,13 @@ class _Slice:
             for row, there in flushed.held:
                 self._unsend(row.kind)
                 if self._meets(row, there):
-                    self._keep_replaced([there])
-                    replacing.append(_under_its_key(row, there, self.job.sink_layout))
+                    replacing.append((_under_its_key(row, there, self.job.sink_layout), there))
             if not replacing:
                 return
-            for row in replacing:
+            self._keep_replaced([there for _, there in replacing])
+            for row, _ in replacing:
                 self.sent[row.kind] = self.sent.get(row.kind, 0) + 1
-            sink.upsert(replacing, Existing.REPLACE)
+            sink.swap(replacing)
         raise TransientStoreError("records in the sink change faster than they can be replaced")
 
     def _unsend(self, kind: str) -> None:
@@ -329,7 +342,7 @@ class _Stores:
             self.sink.reader() if self.sink is not None else adapter_for(job.sink.store).reader(job.sink, sink_setting)
         )
         self.duplicates = Duplicates(self.state.duplicates)
-        self.pair = Pair(self.source, self.reader, job.kind_map, self.duplicates)
+        self.pair = Pair(self.source, self.reader, job.kind_map, self.duplicates, job.choice)
         self._waiting: dict[str, tuple[Cursor, Iterator[Page]]] = {}
 
     def pages(self, partition: Partition, after: Cursor) -> Iterator[Page]:
@@ -486,11 +499,19 @@ def copy(
         while (
             waiting and len(flying) < crew.workers and failure is None and not rejected and stop.signal_number is None
         ):
+            most = None if job.limit is None else job.limit - sum(tally.read for tally in checkpoint.tallies.values())
+            if most is not None and most <= 0:
+                for each in waiting:
+                    checkpoint.progress[each].done = True
+                waiting.clear()
+                break
             turn = waiting.popleft()
             at = checkpoint.progress[turn]
             careful = turn in perhaps_begun
             perhaps_begun.discard(turn)
-            flying[crew.executor.submit(copy_slice, job, turn, at.partition, at.cursor, at.slices, careful)] = turn
+            flying[crew.executor.submit(copy_slice, job, turn, at.partition, at.cursor, at.slices, careful, most)] = (
+                turn
+            )
         if not flying:
             break
         finished, _ = wait(flying, timeout=0.5, return_when=FIRST_COMPLETED)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from migrator.binding import Fit, bind, shape_of
+from migrator.choice import User
 from migrator.errors import ConfigError
 from migrator.layout import Form, Key, KindLayout, Layout, Place, Slot, Template
 from migrator.model import Field, FieldType, Kind, Shape
@@ -31,7 +32,8 @@ _SORTS = {"sql": "sql", "json": "json", "dynamodb": "dynamodb"}
 _SLOT = re.compile(r"\{([a-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
-_TOP = {"name", "title", "extends", "kinds", "layouts"}
+_TOP = {"name", "title", "extends", "user", "kinds", "layouts"}
+_USER = {"field", "session", "shared"}
 _KIND = {"identity", "newest", "expires", "fields"}
 _FIELD = {"type", "null"}
 _LAYOUT = {"store", "like", "create", "key", "index", "ghosts", "also", "several_keys", "unread", "unread_later"}
@@ -52,6 +54,7 @@ class Mapping:
     kinds: MappingType[str, Kind]
     layouts: MappingType[str, Layout]
     created: MappingType[str, str]  # sort of store → name of the layout that new stores get
+    user: User | None = None
 
     def kind_names(self) -> tuple[str, ...]:
         return tuple(self.kinds)
@@ -312,9 +315,20 @@ class _Checker:
             if body.get("create", "like" not in body and sort not in created):
                 created[sort] = layout
         resolved = json.dumps(data, sort_keys=True, default=str).encode()
-        return Mapping(
-            name, str(data.get("title", "")), self.path, hashlib.sha256(resolved).hexdigest(), kinds, layouts, created
-        )
+        digest = hashlib.sha256(resolved).hexdigest()
+        user = self.user(data, kinds) if "user" in data else None
+        return Mapping(name, str(data.get("title", "")), self.path, digest, kinds, layouts, created, user)
+
+    def user(self, data: dict[str, Any], kinds: dict[str, Kind]) -> User:
+        """How one user's records are told."""
+        body = self.table(data, "user", "")
+        self.known(body, _USER, "user")
+        names = {each.name for kind in kinds.values() for each in kind.fields}
+        field, session = self.text(body, "field", "user"), self.text(body, "session", "user")
+        for each in (field, session):
+            if each not in names:
+                raise self.fail("user", f'no kind has a field "{each}"{self.near(each, names)}')
+        return User(field, session, tuple(self.texts(body, "shared", "user")) if "shared" in body else ())
 
     def like(self, name: str, layouts: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
         where = f"layouts.{name}"

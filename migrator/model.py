@@ -218,6 +218,8 @@ class Existing(StrEnum):
     EMPTY = "empty"  # the sink was empty: nothing is there, plain writes will do
     REFUSE = "refuse"  # write only where nothing is, decided by the store in the same write
     REPLACE = "replace"  # write whole, whatever is there
+    KEEP = "keep"  # what is there stays: a sink that is in use is filled up
+    NEWER = "newer"  # what is there stays, unless the source's record is newer
 
 
 @dataclass(frozen=True, slots=True)

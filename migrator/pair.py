@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from migrator.adapters.base import Reader, Source
+from migrator.choice import EVERYTHING, Choice
 from migrator.duplicates import Duplicates
 from migrator.model import (
     FOREIGN,
@@ -106,11 +107,19 @@ def _is_everything(kinds: Iterable[str], source: Source) -> bool:
 class Pair:
     """Both stores of a run, opened. `kinds` are those asked for, and `foreign` where such items travel."""
 
-    def __init__(self, source: Source, reader: Reader, kinds: dict[str, Kind], duplicates: Duplicates) -> None:
+    def __init__(
+        self,
+        source: Source,
+        reader: Reader,
+        kinds: dict[str, Kind],
+        duplicates: Duplicates,
+        choice: Choice = EVERYTHING,
+    ) -> None:
         self.source = source
+        self.choice = choice
         self.reader = reader
-        self.is_everything = _is_everything(kinds, source)
-        self.carries_foreign = carries_foreign(source, reader, kinds)
+        self.is_everything = _is_everything(kinds, source) and not choice.is_partial
+        self.carries_foreign = carries_foreign(source, reader, kinds) and self.is_everything
         self.kinds = kinds | ({FOREIGN: Kind(FOREIGN, (), ("key",))} if self.carries_foreign else {})
         self.duplicates = duplicates
         self.loses = source.loses | reader.loses
@@ -127,7 +136,7 @@ class Pair:
         for row in page.rows:
             tally = out.tally(row.kind)
             tally.read += 1
-            if row.kind not in self.kinds:
+            if row.kind not in self.kinds or not self.choice.asks_for(self.kinds[row.kind], row.record):
                 tally.filtered += 1
             elif row.place in losers:
                 tally.duplicates += 1
@@ -174,6 +183,10 @@ class Pair:
         tally.rejected += 1
 
     # comparing
+
+    def is_newer(self, ours: Row, theirs: Row) -> bool:
+        """Whether the source's row is newer than the sink's."""
+        return self.choice.is_newer(self.kinds[ours.kind], ours.record, theirs.record)
 
     def same(self, expected: Row, held: Row) -> bool:
         """Whether the sink's row is the expected one, at the lower fidelity of the two stores."""

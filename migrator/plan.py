@@ -14,6 +14,7 @@ from migrator.adapters import adapter_for
 from migrator.adapters.base import Adapter, Setting
 from migrator.binding import reading
 from migrator.checkpoint import fingerprint
+from migrator.choice import EVERYTHING, Choice, moment
 from migrator.config import resolve
 from migrator.errors import ConfigError
 from migrator.layout import Layout
@@ -24,7 +25,7 @@ DEFAULT_MAPPING = "luminoracore-v1.1"
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
-    "existing": ("refuse", "replace"),
+    "existing": ("refuse", "keep", "newer", "replace"),
     "on_reject": (None, "stop", "continue"),
     "on_duplicate": ("newest", "stop"),
     "unknown_fields": ("keep", "drop"),
@@ -38,7 +39,7 @@ class Options:
 
     dry_run: bool = False
     price: float = 0.625
-    existing: Literal["refuse", "replace"] = "refuse"
+    existing: Literal["refuse", "keep", "newer", "replace"] = "refuse"
     create: bool | None = None
     on_reject: Literal["stop", "continue"] | None = None
     on_duplicate: Literal["newest", "stop"] = "newest"
@@ -46,6 +47,9 @@ class Options:
     allow_empty: bool = False
     foreign: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    user: str | None = None
+    since: str | None = None
+    limit: int | None = None
     proof: Literal["digest", "counts", "rows", "none"] = "digest"
     one_way: bool = False
     workers: int = 0
@@ -67,6 +71,8 @@ class Options:
                 raise ConfigError(f"{name}: a tuple of texts is wanted")
         if "" in self.kinds:
             raise ConfigError("kinds: a name is empty; leave the option out for all kinds")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError("limit: a number from 1 on is wanted")
         for name in ("workers", "price", "snapshot_limit"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}: a number from 0 on is wanted, not {getattr(self, name)}")
@@ -120,6 +126,7 @@ class Plan:
     kinds: tuple[str, ...]
     options: Options
     command: str
+    choice: Choice = EVERYTHING
     describes: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -175,11 +182,7 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
     """Look at both ends and make a plan of them. Raises ConfigError; nothing is touched."""
     from_store, mapping = look_at(source, options.mapping)
     address = resolve(sink)
-    if (address.store, address.name, address.options) == (
-        from_store.address.store,
-        from_store.address.name,
-        from_store.address.options,
-    ) or _same_file(from_store, address):
+    if _place_of(address) == _place_of(from_store.address) or _same_file(from_store, address):
         raise ConfigError(f"source and sink are one store, {address.text}: name another sink")
     if options.table_shape is not None and address.store != "dynamodb":
         raise ConfigError("--table-shape: only a DynamoDB table has a shape; leave it out")
@@ -216,10 +219,41 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
         "layouts": [from_store.layout.id, layout.id],
         "kinds": list(kinds),
         "existing": options.existing,
+        "user": options.user,
+        "since": options.since,
+        "limit": options.limit,
         "on_duplicate": options.on_duplicate,
         "unknown_fields": options.unknown_fields,
     }
-    return Plan(from_store, to_store, mapping, kinds, options, command, describes)
+    choice = _choice(from_store.address, address, mapping, options)
+    if options.existing in ("keep", "newer") and adapter.traits.whole:
+        raise ConfigError(
+            f"--existing {options.existing}: {address.text} is compared and replaced whole; choose a store of single records"
+        )
+    return Plan(from_store, to_store, mapping, kinds, options, command, choice, describes)
+
+
+def _choice(source: Address, sink: Address, mapping: Mapping, options: Options) -> Choice:
+    zones = source.options.get("tz", ""), sink.options.get("tz", "")
+    say = "say in which zone the times without an offset are meant, ?tz=Europe/Madrid behind the address, or ?tz=local"
+    if options.existing == "newer" and "" in zones:
+        raise ConfigError(f"--existing newer compares times of two stores: {say}, for both")
+    since = None
+    if options.since is not None:
+        if not zones[0]:
+            raise ConfigError(f"--since compares times of the source: {say}")
+        since = moment(options.since, zones[0])
+        if since is None:
+            raise ConfigError(
+                f'--since: "{options.since}" is no time; times look like 2026-01-31 or 2026-01-31T18:00:00+01:00'
+            )
+    if options.user is not None and mapping.user is None:
+        raise ConfigError(f"--user: the mapping {mapping.name} does not say whose a record is")
+    return Choice(*zones, since, options.user or "", mapping.user)
+
+
+def _place_of(address: Address) -> tuple[str, str, dict[str, str]]:
+    return address.store, address.name, {name: value for name, value in address.options.items() if name != "tz"}
 
 
 def _same_file(store: Store, address: Address) -> bool:

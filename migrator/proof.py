@@ -142,8 +142,15 @@ def compare(kinds: Iterable[str], source: dict[str, Digest], sink: dict[str, Dig
 class DifferenceFinder:
     """Names what differs: both sides' rows of bad buckets, in a temporary file, held against each other by identity."""
 
-    def __init__(self, pair: Pair, scratch: Path, all_buckets: bool = False) -> None:
-        self.pair, self.reader = pair, pair.reader
+    def __init__(
+        self,
+        pair: Pair,
+        scratch: Path,
+        all_buckets: bool = False,
+        may_stay: Callable[[Row, Row], bool] = lambda expected, held: False,
+    ) -> None:
+        """`may_stay`: whether what the sink holds in place of an expected row is right as well."""
+        self.pair, self.reader, self.may_stay = pair, pair.reader, may_stay
         self.all_buckets = all_buckets
         self.path = scratch / "compare.sqlite"
 
@@ -222,8 +229,10 @@ class DifferenceFinder:
                 left.append(entry)
         for entry in left:
             if held:
-                names = self.pair.differing_fields(_unpacked(kind, entry[3]), _unpacked(kind, held.pop(0)[3]))
-                yield Difference(kind, "differing", words, tuple(names))
+                expected, there = _unpacked(kind, entry[3]), _unpacked(kind, held.pop(0)[3])
+                if not self.may_stay(expected, there):
+                    names = self.pair.differing_fields(expected, there)
+                    yield Difference(kind, "differing", words, tuple(names))
             else:
                 yield Difference(kind, "missing", words)
         for entry in held:

@@ -24,10 +24,11 @@ from migrator import proof as proofs
 from migrator.adapters.base import Reader, Sink, Source
 from migrator.binding import reading
 from migrator.checkpoint import Checkpoint, Progress, State, state_root
+from migrator.choice import EVERYTHING, Choice
 from migrator.duplicates import Duplicates
 from migrator.engine import SLICE_ROWS, WANTED_PARTITIONS, Crew, Job, SliceResult, Stop, copy, read_sink_partition
 from migrator.errors import ConfigError, MigratorError
-from migrator.model import FOREIGN, Existing, Snapshot, Tally, counted
+from migrator.model import FOREIGN, Existing, Row, Snapshot, Tally, counted
 from migrator.pair import Digest, Pair, carries_foreign
 from migrator.plan import Options, Plan, make_plan, narrowed, reading_words, unread_tables
 from migrator.report import Report, estimate, outcome_of
@@ -37,6 +38,13 @@ SMALL = 20_000
 """Below so many records, starting worker processes costs more than they save."""
 
 _AN_HOUR = 3600
+
+_RULES = {
+    "refuse": "refuse: what is there stays as it is",
+    "keep": "keep: what is there stays as it is, decided by the store in the same write",
+    "newer": "newer: what is there stays unless the source's is newer, decided by the store in the same write; what is replaced is kept in replaced.jsonl",
+    "replace": "replace: what is replaced is kept in replaced.jsonl",
+}
 
 
 class Show(Protocol):
@@ -280,9 +288,23 @@ class Migration:
                 f"{counted(losers)} of the source share an identity with a newer one, at {some}{', …' if losers > 3 else ''} "
                 "(--on-duplicate newest keeps them in a file)"
             )
+        if self.options.user is not None:
+            checkpoint.ids = self._ids_of_user(source)
         partitions = source.partitions(plan.kinds, WANTED_PARTITIONS)
         checkpoint.progress = [Progress(partition) for partition in partitions]
         self.checkpoint = checkpoint
+
+    def _ids_of_user(self, source: Source) -> list[str]:
+        """The user's id, and those of the user's sessions, under which the conversation lies (fact sheet 2.12): one reading of the source."""
+        choice = self.plan.choice
+        ids = {choice.person}
+        with self.show.progress("looking for the user's sessions", source.size_hint()) as tick:
+            for partition in source.partitions(list(self.plan.source.layout.kinds), 1):
+                for page in source.pages(partition, None):
+                    for row in page.rows:
+                        ids |= choice.sessions_of(row.record)
+                    tick(len(page.rows))
+        return sorted(ids)
 
     def _tell_plan(self, source: Source, reader: Reader) -> None:
         plan, checkpoint = self.plan, self.checkpoint
@@ -293,17 +315,13 @@ class Migration:
         self.workers, self.processes = self._workers(checkpoint, hint)
         self.hint = hint
         sink_words = "will be created" if plan.sink.shape is None else reader.holds(plan.kinds).words
-        if checkpoint.sink_was_empty:
+        if checkpoint.sink_was_empty and self.options.existing not in ("keep", "newer"):
             empty = "was empty when the job began" if self.report.resumed else "is empty"
             rule = f"the sink {empty}; plain writes: let nothing else write there until this run ends"
         elif plan.sink.traits.whole:
             rule = f"{self.options.existing}: the file is compared whole"
         else:
-            rule = (
-                "refuse: what is there stays as it is"
-                if self.options.existing == "refuse"
-                else "replace: what is replaced is kept in replaced.jsonl"
-            )
+            rule = _RULES[self.options.existing]
         many = f"{self.workers} worker{'s' if self.workers > 1 else ''}{' (processes)' if self.processes else ''}"
         lines = [
             (
@@ -325,6 +343,12 @@ class Migration:
                     f"{counted(checkpoint.repeated)} with the identity of a newer one, left behind in a file",
                 )
             )
+        if checkpoint.ids:
+            lines.append(("user", f"{self.plan.choice.person}: records of {', '.join(checkpoint.ids)}"))
+        if self.options.since:
+            lines.append(("since", f"{self.options.since}; what was changed before is left out"))
+        if self.options.limit:
+            lines.append(("limit", f"{counted(self.options.limit)}: not complete, and not proven"))
         lines += [("narrowed", words) for words in self.report.narrowed]
         if unread := unread_tables(plan.source):
             lines.append(("not read", f"tables that no layout names: {', '.join(unread)}"))
@@ -343,7 +367,11 @@ class Migration:
     def _workers(self, checkpoint: Checkpoint, hint: int | None) -> tuple[int, bool]:
         source, sink = self.plan.source.traits, self.plan.sink.traits
         partitions = [progress.partition for progress in checkpoint.progress]
-        if any(partition.sequential for partition in partitions) or not (sink.parallel or self.dry):
+        if (
+            any(partition.sequential for partition in partitions)
+            or not (sink.parallel or self.dry)
+            or self.options.limit
+        ):
             return 1, False
         workers = max(1, min(self.options.worker_count, len(partitions)))
         alone = source.in_process or sink.in_process
@@ -357,9 +385,10 @@ class Migration:
         if whole_there and (self.dry or self.options.existing == "refuse"):
             self._compare_whole(source, reader, checkpoint)
             return
-        existing = (
-            Existing.EMPTY if checkpoint.sink_was_empty or plan.sink.traits.whole else Existing(self.options.existing)
-        )
+        existing = Existing(self.options.existing)
+        if plan.sink.traits.whole or (checkpoint.sink_was_empty and existing not in (Existing.KEEP, Existing.NEWER)):
+            existing = Existing.EMPTY
+        choice = self.choice = replace(plan.choice, ids=tuple(checkpoint.ids))
         job = Job(
             f"{state.name}-{self.report.run_id}",
             plan.source.address,
@@ -374,6 +403,8 @@ class Migration:
             checkpoint.sink_was_empty,
             self.dry,
             plan.setting_options,
+            choice,
+            self.options.limit,
         )
         sink: Sink | None = None
         if not self.dry:
@@ -437,16 +468,16 @@ class Migration:
         ours = {kind: Digest.from_plain(plain) for kind, plain in checkpoint.digests.items()}
         for kind in self.plan.kinds:
             report.kind(kind).proof.source = ours.get(kind, Digest())
-        if options.proof == "none":
+        if options.proof == "none" or options.limit:
             report.proven = "none"
             return
         reader = sink.reader()
         theirs = self._read_sink(job, reader, crew, stop)
         duplicates = Duplicates(self.state.duplicates)
-        pair = Pair(source, reader, self.plan.kind_map, duplicates)
+        pair = Pair(source, reader, self.plan.kind_map, duplicates, self.choice)
         report.fidelity = proofs.fidelity(self.plan.source.layout, self.plan.sink.layout, pair.loses)
         try:
-            _prove(report, pair, ours, theirs, options, self.state, self.show)
+            _prove(report, pair, ours, theirs, options, self.state, self.show, self._may_stay(pair))
         finally:
             duplicates.close()
         for kind in report.kinds:
@@ -454,6 +485,17 @@ class Migration:
             proof.mismatched = max(0, proof.mismatched - tally.differing)
             if tally.differing or tally.kept:
                 proof.digest = "not compared" if not (proof.missing or proof.mismatched) else "differs"
+        if any(tally.kept for tally in checkpoint.tallies.values()) and report.proven == "digest":
+            report.proven = "rows"  # what was kept was looked for one by one
+
+    def _may_stay(self, pair: Pair) -> Callable[[Row, Row], bool]:
+        """Whether a record that differs in the sink is right there all the same: it was kept, or has become newer since."""
+        match self.options.existing:
+            case "keep":
+                return lambda expected, held: True
+            case "newer":
+                return lambda expected, held: not pair.is_newer(expected, held)
+        return lambda expected, held: False
 
     def _read_sink(self, job: Job, reader: Reader, crew: Crew, stop: Stop) -> proofs.Seen:
         seen = proofs.Seen()
@@ -475,7 +517,16 @@ class Migration:
     def _compare_whole(self, source: Source, reader: Reader, checkpoint: Checkpoint) -> None:
         """A sink that is one file and holds records: all equal is fine, anything else is left as it is."""
         report, plan = self.report, self.plan
-        _compare(report, plan, source, reader, self.options, self.state, self.show)
+        _compare(
+            report,
+            plan,
+            source,
+            reader,
+            self.options,
+            self.state,
+            self.show,
+            replace(plan.choice, ids=tuple(checkpoint.ids)),
+        )
         checkpoint.phase = "finished"
         for kind in report.kinds.values():
             differing = kind.proof.mismatched + kind.proof.missing
@@ -619,7 +670,14 @@ def _tick(tick: Callable[[int], None], result: SliceResult) -> None:
 
 
 def _prove(
-    report: Report, pair: Pair, ours: dict[str, Digest], theirs: proofs.Seen, options: Options, state: State, show: Show
+    report: Report,
+    pair: Pair,
+    ours: dict[str, Digest],
+    theirs: proofs.Seen,
+    options: Options,
+    state: State,
+    show: Show,
+    may_stay: Callable[[Row, Row], bool] = lambda expected, held: False,
 ) -> None:
     """Hold both sides against each other, and name what differs; fills in the report's proofs, counts and differences."""
     found = proofs.compare(pair.kinds, ours, theirs.digests)
@@ -635,7 +693,7 @@ def _prove(
             proof.missing, proof.extra, proof.digest = max(0, short), max(0, -short), "not compared"
         report.proven = "counts" if not any(proof.missing for proof in found.values()) else "none"
         return
-    finder = proofs.DifferenceFinder(pair, state.scratch, all_buckets=options.proof == "rows")
+    finder = proofs.DifferenceFinder(pair, state.scratch, all_buckets=options.proof == "rows", may_stay=may_stay)
     with show.progress("comparing rows", None) as tick:
         path = state.path / "differences.jsonl"
         count = 0
@@ -661,10 +719,11 @@ def _compare(
     options: Options,
     state: State,
     show: Show,
+    choice: Choice = EVERYTHING,
 ) -> None:
     """Read both sides and compare them; nothing is written but the state folder."""
     duplicates = Duplicates(state.duplicates)
-    pair = Pair(source, reader, plan.kind_map, duplicates)
+    pair = Pair(source, reader, plan.kind_map, duplicates, choice)
     report.fidelity = proofs.fidelity(plan.source.layout, plan.sink.layout, pair.loses)
     try:
         with show.progress("reading the source", source.size_hint()) as tick:

@@ -61,6 +61,9 @@ DESIGNED = [
     "--on-duplicate",
     "--unknown-fields",
     "--foreign",
+    "--user",
+    "--since",
+    "--limit",
     "--allow-empty",
     "--kinds",
     "--proof",
@@ -92,7 +95,7 @@ def test_migrate_has_the_designed_options_with_their_defaults() -> None:
         name: tuple(option.type.choices) for name, option in options.items() if isinstance(option.type, click.Choice)
     }
     assert choices == {
-        "--existing": ("refuse", "replace"),
+        "--existing": ("refuse", "keep", "newer", "replace"),
         "--on-reject": ("stop", "continue"),
         "--on-duplicate": ("newest", "stop"),
         "--unknown-fields": ("keep", "drop"),
@@ -258,7 +261,7 @@ def test_the_work_goes_on_when_nobody_reads_on() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"existing": "keep"},
+        {"existing": "mine"},
         {"proof": "much"},
         {"on_reject": "maybe"},
         {"kinds": "fact"},

@@ -337,6 +337,29 @@ def test_beginning_a_slice_again_replaces_what_it_left(store: Store, flushed_bef
     assert store.values(rows_of(sink.reader())) == store.values(rows)
 
 
+def test_a_record_is_swapped_only_if_it_is_as_it_was(keyed_store: Store) -> None:
+    """What changed since the two were compared is given back; what has gone is written."""
+    keyed_store.write(records(1))
+    sink = keyed_store.prepared()
+    wanted = [Row(row.kind, row.record | {"updated_at": "2027-01-01T00:00:00"}) for row in records(1)]
+    before = [row for row in sink.reader().fetch(wanted) if row is not None]
+    under = [Row(new.kind, new.record, old.origin) for new, old in zip(wanted, before, strict=True)]
+    changed = Row(before[0].kind, before[0].record | {"updated_at": "2026-06-06T00:00:00"}, before[0].origin)
+    keyed_store.write([changed])
+    sink.begin(SLICE)
+    sink.swap(zip(under, before, strict=True))
+    flushed = sink.flush()
+    ((row, there),) = flushed.held
+    assert flushed.rejects == []
+    assert keyed_store.values([row]) == keyed_store.values([under[0]])
+    assert keyed_store.values([there]) == keyed_store.values([changed])
+    assert held_by(keyed_store) == keyed_store.values([changed, *under[1:]])
+    sink.begin(SLICE)
+    sink.swap([(row, there), (Row("fact", record_of("fact", 9).record), before[0])])
+    assert (sink.flush().held, sink.flush().rejects) == ([], [])
+    assert held_by(keyed_store) == keyed_store.values([*under, record_of("fact", 9)])
+
+
 @pytest.mark.parametrize("flushed_before", [False, True])
 def test_a_file_holds_nothing_that_only_the_first_attempt_of_a_slice_held(
     whole_store: Store, flushed_before: bool

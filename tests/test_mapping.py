@@ -148,11 +148,13 @@ def test_a_mapping_of_ones_own_loads(tmp_path: Path) -> None:
 def test_the_example_in_the_readme_loads(tmp_path: Path) -> None:
     readme = Path(__file__).parents[1] / "mappings" / "README.md"
     blocks = re.findall(r"```toml\n(.*?)```", readme.read_text("utf-8"), re.S)
-    whole = "\n".join(blocks[:2]).replace('extends = "luminoracore-v1.1"', "")
+    chat, user, layouts, tables, ours_text = blocks[:5]
+    whole = f"{chat}\n{layouts}".replace('extends = "luminoracore-v1.1"', "")
     assert load_mapping(write(tmp_path, whole, "chat.toml")).kind_names() == ("message",)
-    more = load_mapping(write(tmp_path, f'extends = "chat.toml"\nname = "more"\n{blocks[2]}', "more.toml"))
+    more = load_mapping(write(tmp_path, f'extends = "chat.toml"\nname = "more"\n{tables}', "more.toml"))
     assert more.layouts["channel/SK"].several_keys
-    ours = load_mapping(write(tmp_path, blocks[3]))
+    ours = load_mapping(write(tmp_path, ours_text + user))
+    assert ours.user == LUMINORACORE.user
     assert ours.name == "our-luminora" and ours.kind_names() == LUMINORACORE.kind_names()
 
 
@@ -218,6 +220,7 @@ WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
     ("key of one, templates of two", [('["PK", "SK"]', '["PK"]')], IN_MESSAGE + "key: a template each is wanted for PK"),
     ("key twice the same", [('["PK", "SK"]', '["PK", "PK"]')], IN_TABLE + "key: one or two attribute names are wanted"),
     ("index of two", [('["GSI1", "GSI1PK", "GSI1SK"]', '["GSI1", "GSI1PK"]')], IN_TABLE + "index: three names are wanted"),
+    ("user of no field", [('name = "chat"', 'name = "chat"\nuser = { field = "chanel", session = "id" }')], '[user]: no kind has a field "chanel" (did you mean "channel"?)'),
     ("also of one", [(TABLE, TABLE + 'also = [["x"]]\n')], IN_TABLE + "also: 4 arrays of names are wanted"),
     ("also of text", [(TABLE, TABLE + 'also = ["x", "y", "z", "w"]\n')], IN_TABLE + "also: 4 arrays of names are wanted"),
     ("unread of no kind", [(TABLE, TABLE + 'unread = { massage = "x" }\n')], '[layouts.table.unread]: no kind "massage" in this layout (did you mean "message"?)'),

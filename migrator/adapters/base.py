@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from migrator.errors import RecordError
+from migrator.errors import RecordError, StoreError
 from migrator.layout import Layout
 from migrator.model import (
     Address,
@@ -38,6 +38,7 @@ from migrator.model import (
     Traits,
     Weight,
 )
+from migrator.values import canonical
 
 PAGE_ROWS = 1_000
 """Rows in a page at the most: the engine cuts slices at page borders."""
@@ -71,6 +72,15 @@ class Setting:
 def is_full(page: Page, size: int) -> bool:
     """Whether a page of so many bytes ends here."""
     return len(page.rows) + len(page.rejects) + len(page.foreign) >= PAGE_ROWS or size >= PAGE_BYTES
+
+
+def is_as_it_was(before: Row, now: Row) -> bool:
+    """Whether what a store holds is still what it held."""
+    return _held(before) == _held(now)
+
+
+def _held(row: Row) -> bytes:
+    return canonical([row.kind, row.record, row.origin.to_plain() if row.origin else None])
 
 
 def rejected(row: Row, reason: str) -> Reject:
@@ -225,6 +235,13 @@ class Sink(ABC):
         The rows have been through `fit`. Identities within one slice are distinct. Calling again with the same rows changes nothing. May
         return before they are stored. Raises TransientStoreError if the same slice may succeed later; part of it may be stored.
         """
+
+    def swap(self, pairs: Iterable[tuple[Row, Row]]) -> None:
+        """Store each row over what is there, if that still is as it was when the two were compared; else `flush` gives what is there now.
+
+        Decided by the store in the same write. Nothing there any more counts as no obstacle. Never called where `Traits.whole`.
+        """
+        raise StoreError("records are not replaced one by one here")
 
     @abstractmethod
     def flush(self) -> Flushed:

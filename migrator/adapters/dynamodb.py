@@ -15,9 +15,10 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
-from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Flushed, Reader, Setting, Sink, Source, rejected
+from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Flushed, Reader, Setting, Sink, Source, is_as_it_was, rejected
 from migrator.adapters.dynamodb_requests import (
     PLAN_PATIENCE,
     THREADS,
@@ -395,6 +396,54 @@ class DynamoDBSink(Sink):
             elif key not in now.batch:
                 self._settle()  # what was sent under this key must not come after what is sent now
             self._add(key, _Put(row, item, item_size(item)))
+
+    def swap(self, pairs: Iterable[tuple[Row, Row]]) -> None:
+        now = self._slice
+        self._send()
+        self._settle()  # a row may come a second time, after what was there has changed
+        for row, before in pairs:
+            while len(now.pending) >= PENDING:
+                self._collect()
+            try:
+                item = to_item(self.layout.write(row))
+            except RecordError as exc:
+                now.flushed.rejects.append(rejected(row, str(exc)))
+                continue
+            put = _Put(row, item, item_size(item))
+            now.pending.append(
+                self._table.pool.submit(self._guarded, now, partial(self._put_over, before=before), [put])
+            )
+
+    def _put_over(self, now: _Slice, puts: list[_Put], before: Row) -> Flushed:
+        """Puts an item over another that is still as it was: read once more, and put under the condition that this very item is there."""
+        (put,) = puts
+        item = self._get(now, _only(self.layout.key, put.item))
+        if item is None:
+            return self._put_where_nothing_is(now, puts)
+        held = _as_held(self.layout, put.row, item)
+        if is_as_it_was(before, held):
+            names = {f"#{n}": name for n, name in enumerate(item)}
+            try:
+                self._table.call(
+                    "put_item",
+                    now.stop,
+                    TableName=self._table.name,
+                    Item=put.item,
+                    ConditionExpression=" AND ".join(f"{mark} = :{mark[1:]}" for mark in names),
+                    ExpressionAttributeNames=names,
+                    ExpressionAttributeValues={f":{mark[1:]}": item[name] for mark, name in names.items()},
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )
+            except Refused as exc:
+                return Flushed(rejects=[_refused(put.row, exc)])
+            except Taken as exc:
+                later = exc.item or self._get(now, _only(self.layout.key, put.item))
+                if later is None:
+                    return self._put_where_nothing_is(now, puts)
+                if later != put.item:  # our own, whose answer was lost
+                    return Flushed(held=[(put.row, _as_held(self.layout, put.row, later))])
+            return Flushed()
+        return Flushed(held=[(put.row, held)])
 
     def _add(self, key: str, put: _Put) -> None:
         now = self._slice

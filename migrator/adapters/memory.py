@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 
-from migrator.adapters.base import PAGE_ROWS, Flushed, Reader, Setting, Sink, Source
+from migrator.adapters.base import PAGE_ROWS, Flushed, Reader, Setting, Sink, Source, is_as_it_was
 from migrator.layout import Layout
 from migrator.model import (
     Address,
@@ -136,6 +136,17 @@ class MemorySink(Sink):
                     self.flushed.held.append((row, deepcopy(self.held.rows[self.held.places[key]])))
                 else:
                     self.held.put(deepcopy(row), key)
+
+    def swap(self, pairs: Iterable[tuple[Row, Row]]) -> None:
+        with self.held.lock:
+            for row, before in pairs:
+                key = identity_key(row.kind, self.layout.kinds[row.kind].kind.identity_of(row.record))
+                place = self.held.places.get(key)
+                now = self.held.rows[place] if place is not None else None
+                if now is None or is_as_it_was(before, now):
+                    self.held.put(deepcopy(row), key)
+                else:
+                    self.flushed.held.append((row, deepcopy(now)))
 
     def flush(self) -> Flushed:
         return self.flushed

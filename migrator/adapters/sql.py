@@ -18,11 +18,12 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from migrator.adapters import sqlite_snapshot as files
-from migrator.adapters.base import Flushed, Reader, Setting, Sink, Source, rejected
+from migrator.adapters.base import Flushed, Reader, Setting, Sink, Source, is_as_it_was, rejected
 from migrator.adapters.sql_dialect import DIALECTS, Connection, Dialect, Key, Table
 from migrator.adapters.sql_rows import Finder, Rows, size_of
 from migrator.errors import ConfigError, RecordError, StoreError, TransientStoreError
@@ -362,6 +363,14 @@ class _Pace:
         return time.monotonic() - self._began >= self.seconds
 
 
+class _Write(NamedTuple):
+    """A row, its columns, and what it replaces, if that has been compared."""
+
+    row: Row
+    held: Record
+    before: Row | None
+
+
 class SqlSink(Sink):
     """Writes into a file, alone: SQLite has one writer. Every transaction that was committed is durable."""
 
@@ -413,14 +422,20 @@ class SqlSink(Sink):
         self._flushed = Flushed()
 
     def upsert(self, rows: Iterable[Row], existing: Existing) -> None:
-        for kind, group in groupby(rows, key=lambda row: row.kind):
+        self._write(((row, None) for row in rows), existing)
+
+    def swap(self, pairs: Iterable[tuple[Row, Row]]) -> None:
+        self._write(pairs, Existing.REPLACE)
+
+    def _write(self, pairs: Iterable[tuple[Row, Row | None]], existing: Existing) -> None:
+        for kind, group in groupby(pairs, key=lambda pair: pair[0].kind):
             with _sorted_errors(f"{self.text}, writing"):
-                pairs = [(row, self.layout.write(row)) for row in group]
+                writes = [_Write(row, self.layout.write(row), before) for row, before in group]
                 done = 0
                 patience = time.monotonic() + files.BUSY_SECONDS
-                while done < len(pairs):
+                while done < len(writes):
                     try:
-                        done = self._write_some(kind, pairs, done, existing)
+                        done = self._write_some(kind, writes, done, existing)
                         patience = time.monotonic() + files.BUSY_SECONDS
                     except sqlite3.OperationalError as exc:
                         if not _is_busy(exc) or time.monotonic() > patience:
@@ -441,16 +456,16 @@ class SqlSink(Sink):
 
     # Transactions
 
-    def _write_some(self, kind: str, pairs: Sequence[tuple[Row, Record]], done: int, existing: Existing) -> int:
+    def _write_some(self, kind: str, writes: Sequence[_Write], done: int, existing: Existing) -> int:
         """Write as many rows as one transaction may take; how far it came."""
         _, finder, _ = self._store(kind)
         finder.catch_up()  # the long way while no lock is held; inside the transaction only what came since
-        last = min(len(pairs), done + self._pace.rows)
+        last = min(len(writes), done + self._pace.rows)
         flushed = Flushed()
         with self._transaction():
             finder.catch_up()
             while done < last and not self._pace.is_over:
-                part = pairs[done : min(last, done + _PART_ROWS)]
+                part = writes[done : min(last, done + _PART_ROWS)]
                 self._write_part(kind, part, existing, flushed)
                 done += len(part)
         self._flushed.held += flushed.held
@@ -477,24 +492,32 @@ class SqlSink(Sink):
                 connection.execute("ROLLBACK")
             self._pace.ended()
 
-    def _write_part(self, kind: str, part: Sequence[tuple[Row, Record]], existing: Existing, flushed: Flushed) -> None:
+    def _write_part(self, kind: str, part: Sequence[_Write], existing: Existing, flushed: Flushed) -> None:
         table, _, _ = self._store(kind)
         connection = self._connection()
-        if table.conflict and existing is not Existing.REFUSE:
+        if table.conflict and existing is not Existing.REFUSE and not any(each.before for each in part):
             try:
-                connection.executemany(self.dialect.upsert(table, True), [table.values(held) for _, held in part])
+                connection.executemany(self.dialect.upsert(table, True), [table.values(each.held) for each in part])
                 return
             except (sqlite3.IntegrityError, sqlite3.DataError):
                 self._must_be_in_transaction()  # one of them is refused: once more, one by one
-        for row, held in part:
+        for each in part:
             try:
-                there = self._write_one(kind, held, existing)
+                there = self._changed(kind, each) or self._write_one(kind, each.held, existing)
             except (sqlite3.IntegrityError, sqlite3.DataError) as exc:
                 self._must_be_in_transaction()
-                flushed.rejects.append(rejected(row, f"the table {table.name} refuses it: {exc}"))
+                flushed.rejects.append(rejected(each.row, f"the table {table.name} refuses it: {exc}"))
                 continue
             if there is not None:
-                flushed.held.append((row, there))
+                flushed.held.append((each.row, there))
+
+    def _changed(self, kind: str, write: _Write) -> Row | None:
+        """What is there, if it is another than the one that is to be replaced."""
+        if write.before is None:
+            return None
+        _, finder, rows = self._store(kind)
+        now = _find(finder, rows, write.held)
+        return now if now is not None and not is_as_it_was(write.before, now) else None
 
     def _write_one(self, kind: str, held: Record, existing: Existing) -> Row | None:
         """Write a record, or give what is there if that must stay."""
