@@ -66,6 +66,7 @@ class Checkpoint:
     foreign: int = 0
     ghosts: int = 0
     accepted: int = 0
+    due: int = 0
     foreign_seen: list[str] = field(default_factory=list)
 
     def is_unfinished(self) -> bool:

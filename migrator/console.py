@@ -318,6 +318,8 @@ def _verdict(report: Report) -> Iterator[str]:
         yield f"what was replaced: {report.replaced_file}"
     if report.foreign:
         yield f"{counted(report.foreign, 'foreign item')} stayed behind, which no kind of the mapping describes: {_some(report.foreign_seen)}"
+    if report.due:
+        yield f"{counted(report.due)} that the sink's time-to-live deletes within 30 days"
     if report.accepted:
         yield f"{counted(report.accepted, 'foreign item')} stayed behind, as --foreign says"
     if report.ghosts:

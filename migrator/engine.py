@@ -120,6 +120,7 @@ class SliceResult:
     foreign: int = 0
     ghosts: int = 0
     accepted: int = 0
+    due: int = 0
     foreign_seen: list[str] = field(default_factory=list)
 
     @property
@@ -291,6 +292,7 @@ class _Slice:
         result.foreign += len(expected.foreign)
         result.ghosts += expected.ghosts
         result.accepted += expected.accepted
+        result.due += expected.due
         result.foreign_seen = (result.foreign_seen + expected.foreign)[:_NAMED]
 
     def _leave_notes(self) -> None:
@@ -559,4 +561,5 @@ def remember(checkpoint: Checkpoint, result: SliceResult) -> None:
     checkpoint.foreign += result.foreign
     checkpoint.ghosts += result.ghosts
     checkpoint.accepted += result.accepted
+    checkpoint.due += result.due
     checkpoint.foreign_seen = (checkpoint.foreign_seen + result.foreign_seen)[:_NAMED]

@@ -30,6 +30,9 @@ from migrator.values import canonical, digest16, from_json
 
 BUCKETS = 256
 
+DUE_SECONDS = 30 * 24 * 3600
+"""Rows that the sink deletes within so many seconds are counted and told."""
+
 
 @dataclass(slots=True)
 class Digest:
@@ -80,7 +83,7 @@ _MASK = (1 << 128) - 1
 class Expected:
     """What of a page should be in the sink, as the sink would give it back, and what became of the rest.
 
-    Of foreign items that stay behind: the places of those that nobody expected, and how many are ghosts or were accepted by a pattern.
+    `due`: rows that the sink's time-to-live deletes within DUE_SECONDS. Of foreign items that stay behind: the places of those that nobody expected, and how many are ghosts or were accepted by a pattern.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -89,6 +92,7 @@ class Expected:
     foreign: list[str] = field(default_factory=list)
     ghosts: int = 0
     accepted: int = 0
+    due: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
 
     def tally(self, kind: str) -> Tally:
@@ -148,6 +152,8 @@ class Pair:
                     out.rejects.append(fitted)
                 else:
                     out.rows.append(fitted)
+                    left = self.reader.remaining(fitted)
+                    out.due += left is not None and left < DUE_SECONDS
         for item in (
             page.foreign if self.is_everything else ()
         ):  # who asks for some kinds does not ask for what is of none

@@ -29,6 +29,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "on_reject": (None, "stop", "continue"),
     "on_duplicate": ("newest", "stop"),
     "unknown_fields": ("keep", "drop"),
+    "expired": ("reject", "write"),
     "proof": ("digest", "counts", "rows", "none"),
 }
 
@@ -46,6 +47,7 @@ class Options:
     unknown_fields: Literal["keep", "drop"] = "keep"
     allow_empty: bool = False
     foreign: tuple[str, ...] = ()
+    expired: Literal["reject", "write"] = "reject"
     kinds: tuple[str, ...] = ()
     user: str | None = None
     since: str | None = None
@@ -142,7 +144,7 @@ class Plan:
 
     @property
     def setting_options(self) -> dict[str, Any]:
-        names = ("unknown_fields", "snapshot_limit", "foreign")
+        names = ("unknown_fields", "snapshot_limit", "foreign", "expired")
         return {name: getattr(self.options, name) for name in names}
 
 
@@ -224,6 +226,7 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
         "limit": options.limit,
         "on_duplicate": options.on_duplicate,
         "unknown_fields": options.unknown_fields,
+        "expired": options.expired,
     }
     choice = _choice(from_store.address, address, mapping, options)
     if options.existing in ("keep", "newer") and adapter.traits.whole:

@@ -80,7 +80,8 @@ class KindReport:
 class Report:
     """What a run did and proved. `outcome` and `exit_code` say how it ended; `error` why, where it did not end well.
 
-    `foreign`: items that stayed behind and that nobody expected; `ghosts` and `accepted` (by --foreign) stayed behind too. `unread`: by kind, why the application does not find what is written (`now`), or what it writes there itself afterwards (`later`).
+    `foreign`: items that stayed behind and that nobody expected; `ghosts` and `accepted` (by --foreign) stayed behind too. `due`:
+    records that the sink's time-to-live deletes within 30 days. `unread`: by kind, why the application does not find what is written (`now`), or what it writes there itself afterwards (`later`).
     Times are ISO 8601 in UTC. Addresses are as resolved and hold no secret.
     """
 
@@ -110,6 +111,7 @@ class Report:
     foreign_seen: list[str] = field(default_factory=list)
     ghosts: int = 0
     accepted: int = 0
+    due: int = 0
     narrowed: list[str] = field(default_factory=list)
     unread: dict[str, dict[str, str]] = field(default_factory=dict)
     resumed: bool = False

@@ -553,7 +553,7 @@ class Migration:
         for kind, tally in checkpoint.tallies.items():
             report.kind(kind).tally = tally
         report.foreign, report.foreign_seen = checkpoint.foreign, checkpoint.foreign_seen
-        report.ghosts, report.accepted = checkpoint.ghosts, checkpoint.accepted
+        report.ghosts, report.accepted, report.due = checkpoint.ghosts, checkpoint.accepted, checkpoint.due
         self.run.join_left_behind()
         differing = state.join_notes("differing")
         report.differences_file = report.differences_file or _text(differing)

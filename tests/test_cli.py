@@ -61,6 +61,7 @@ DESIGNED = [
     "--on-duplicate",
     "--unknown-fields",
     "--foreign",
+    "--expired",
     "--user",
     "--since",
     "--limit",
@@ -99,6 +100,7 @@ def test_migrate_has_the_designed_options_with_their_defaults() -> None:
         "--on-reject": ("stop", "continue"),
         "--on-duplicate": ("newest", "stop"),
         "--unknown-fields": ("keep", "drop"),
+        "--expired": ("reject", "write"),
         "--proof": ("digest", "counts", "rows", "none"),
     }
     assert "--create" in options and "--no-create" in {

@@ -55,7 +55,8 @@ class Setting:
     """What a store is opened with.
 
     kinds: those asked for. scratch: a private folder of the run (0700) for snapshots and staged parts. unknown_fields: `keep` or `drop`.
-    foreign: patterns of keys whose foreign items may stay behind. record_bytes: larger records are rejected. snapshot_limit: seconds that a snapshot may hold the application's writers up.
+    foreign: patterns of keys whose foreign items may stay behind. expired: `reject` or `write` records that the store's time-to-live would
+    delete at once. record_bytes: larger records are rejected. snapshot_limit: seconds that a snapshot may hold the application's writers up.
     say: takes words for people about something slow ("taking a snapshot of chat.db, 1.0 GB").
     """
 
@@ -64,6 +65,7 @@ class Setting:
     scratch: Path
     unknown_fields: str = "keep"
     foreign: tuple[str, ...] = ()
+    expired: str = "reject"
     record_bytes: int = RECORD_BYTES
     snapshot_limit: float = 3.0
     say: Callable[[str], None] = field(default=lambda words: None, compare=False)
@@ -181,6 +183,10 @@ class Reader(Source):
         except RecordError as exc:
             return rejected(row, str(exc))
         return fitted
+
+    def remaining(self, row: Row) -> float | None:
+        """Seconds until the store itself deletes a row; None where it deletes nothing, or not this one."""
+        return None
 
     def takes(self, foreign: Foreign) -> bool:
         """Whether a foreign item can be held as it is. Asked where `holds_foreign`."""

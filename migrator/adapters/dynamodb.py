@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Flushed, Reader, Setting, Sink, Source, is_as_it_was, rejected
@@ -53,7 +54,7 @@ from migrator.model import (
     Weight,
     identity_key,
 )
-from migrator.values import canonical
+from migrator.values import canonical, is_number
 
 BATCH_ITEMS, FETCH_KEYS = 25, 100
 BATCH_BYTES = 2 << 20  # a request may have 16 MB, and a byte of text may take six in JSON
@@ -218,10 +219,27 @@ class DynamoDBReader(DynamoDBSource, Reader):
     def fit(self, row: Row) -> Row | Reject:
         try:
             fitted = self.layout.fit(row, self.setting.unknown_fields)
-            check_item(to_item(self.layout.write(fitted)), self.layout.key, self.layout.index)
+            item = self.layout.write(fitted)
+            check_item(to_item(item), self.layout.key, self.layout.index)
+            if self.setting.expired == "reject" and (left := self._left(item)) is not None and left <= 0:
+                raise RecordError(
+                    f"expired: the table deletes it by its {self._deletes_by}, which has passed (--expired write writes it all the same)"
+                )
         except RecordError as exc:
             return rejected(row, str(exc))
         return fitted
+
+    def remaining(self, row: Row) -> float | None:
+        return self._left(self.layout.write(row)) if self._deletes_by else None
+
+    def _left(self, item: dict[str, Any]) -> float | None:
+        until = item.get(self._deletes_by) if self._deletes_by else None
+        return float(until) - time.time() if until is not None and is_number(until) else None
+
+    @cached_property
+    def _deletes_by(self) -> str | None:
+        """Asked for once: a time-to-live that somebody switches on meanwhile counts from the next run on."""
+        return self.time_to_live()
 
     def takes(self, foreign: Foreign) -> bool:
         """As it is: into a table whose key attributes it has."""
