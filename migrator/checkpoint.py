@@ -29,7 +29,7 @@ from migrator.values import Value, from_json, to_json
 FORMAT = 1
 """The version of the checkpoint. A tool does not resume what another format wrote."""
 
-NOTES = ("rejects", "duplicates", "differing")
+NOTES = ("rejects", "duplicates", "differing", "users")
 """What a slice may leave beside its result: one file of JSON Lines a slice, joined at the end as NAME.jsonl."""
 
 
@@ -67,6 +67,7 @@ class Checkpoint:
     ghosts: int = 0
     accepted: int = 0
     due: int = 0
+    retyped: dict[str, int] = field(default_factory=dict)
     foreign_seen: list[str] = field(default_factory=list)
 
     def is_unfinished(self) -> bool:
@@ -302,6 +303,23 @@ class State:
             sync(out)
         aside.replace(path)
         return path
+
+    def heaviest(self, page: int, most: int) -> tuple[int, list[tuple[str, int]]]:
+        """From the slices' notes: how many users have more than a page of bytes, and the heaviest of all."""
+        path = self.scratch / "users.sqlite"
+        path.unlink(missing_ok=True)
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode = OFF")
+            db.execute("CREATE TABLE users (user TEXT PRIMARY KEY, bytes INTEGER) WITHOUT ROWID")
+            db.execute("BEGIN")
+            for part in (self.path / "users").glob("*.jsonl"):
+                lines = [from_json(line) for line in part.read_bytes().splitlines()]
+                add = "INSERT INTO users VALUES (?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes"
+                db.executemany(add, [(line["user"], line["bytes"]) for line in lines])
+            (over,) = db.execute("SELECT count(*) FROM users WHERE bytes > ?", (page,)).fetchone()
+            found = db.execute("SELECT user, bytes FROM users ORDER BY bytes DESC, user LIMIT ?", (most,)).fetchall()
+        path.unlink()
+        return int(over), found
 
     @property
     def replaced_file(self) -> Path:

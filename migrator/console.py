@@ -368,6 +368,13 @@ def _estimate_lines(estimate: dict[str, Any]) -> Iterator[str]:
     yield f"size in the sink: {_size(estimate['bytes'])}"
     for name, kind in estimate["kinds"].items():
         yield f"  largest {name}: {_size(kind['largest'])}, {kind['largest_identity']}"
+    for kind, count in estimate["retyped"].items():
+        yield f"{counted(count, f'{kind}')} that the application will read as another type there"
+    if estimate["users_over_a_page"]:
+        yield f"{counted(estimate['users_over_a_page'], 'user')} with more than 1 MB: LuminoraCore lists one page of each"
+    if estimate["heaviest_users"]:
+        users = ", ".join(f"{each['user']} {_size(each['bytes'])}" for each in estimate["heaviest_users"])
+        yield f"largest users: {users}"
     if estimate["write_units"]:
         yield (
             f"capacity: {estimate['write_units']:,.0f} write units, {estimate['read_units']:,.0f} read units to verify; "

@@ -121,6 +121,7 @@ class SliceResult:
     ghosts: int = 0
     accepted: int = 0
     due: int = 0
+    retyped: dict[str, int] = field(default_factory=dict)
     foreign_seen: list[str] = field(default_factory=list)
 
     @property
@@ -171,6 +172,7 @@ class _Slice:
         self.duplicates: list[Row] = []
         self.differing: list[tuple[Row, Row]] = []
         self.sent: dict[str, int] = {}
+        self.users: dict[str, int] = {}
 
     def copy(self, after: Cursor, most: int | None) -> SliceResult:
         sink, result = self.stores.sink, self.result
@@ -205,6 +207,7 @@ class _Slice:
             self.sent[row.kind] = self.sent.get(row.kind, 0) + 1
             if self.job.dry:
                 self._weigh(row)
+                self.result.retyped[row.kind] = self.result.retyped.get(row.kind, 0) + self.stores.pair.is_retyped(row)
         if self.stores.sink is not None:
             plain = self.job.existing is Existing.EMPTY and not self.careful
             self.stores.sink.upsert(missing, Existing.EMPTY if plain else Existing.REFUSE)
@@ -283,6 +286,10 @@ class _Slice:
     def _weigh(self, row: Row) -> None:
         weight = self.stores.reader.weigh(row)
         words = self.stores.pair.words(row) if weight.bytes else ""
+        user = self.job.choice.user
+        owner = row.record.get(user.field) if user is not None else None
+        if isinstance(owner, str):
+            self.users[owner] = self.users.get(owner, 0) + weight.bytes
         self.result.weights.setdefault(row.kind, Weights()).add(
             Weights(weight.bytes, weight.units, weight.bytes, words)
         )
@@ -298,6 +305,7 @@ class _Slice:
     def _leave_notes(self) -> None:
         state, pair = self.stores.state, self.stores.pair
         state.note_left_behind(self.name, self.rejects, self.duplicates)
+        state.note("users", self.name, ({"user": user, "bytes": size} for user, size in self.users.items()))
         state.note(
             "differing",
             self.name,
@@ -562,4 +570,6 @@ def remember(checkpoint: Checkpoint, result: SliceResult) -> None:
     checkpoint.ghosts += result.ghosts
     checkpoint.accepted += result.accepted
     checkpoint.due += result.due
+    for kind, count in result.retyped.items():
+        checkpoint.retyped[kind] = checkpoint.retyped.get(kind, 0) + count
     checkpoint.foreign_seen = (checkpoint.foreign_seen + result.foreign_seen)[:_NAMED]

@@ -171,6 +171,7 @@ class KindLayout:
     we make is unique over the identity by a constraint (the application's own). surrogate: columns that are no fields and never
     travel. marks: attributes by which an item is told to be of this kind. extra: attributes that belong to the origin. by_index: the
     application looks for it in the index. index_wins: where an index attribute is a field too, the application writes the index's value.
+    parsed: fields whose text the application reads as JSON where it is some, from this store.
     map: the document is an object, and each of its entries a record: the attributes that hold an entry's name and its value. excepted:
     names of which none is in such a document.
     """
@@ -187,6 +188,7 @@ class KindLayout:
     unique: bool = False
     by_index: bool = False
     index_wins: bool = False
+    parsed: tuple[str, ...] = ()
     map: tuple[str, ...] = ()
     excepted: tuple[str, ...] = ()
 

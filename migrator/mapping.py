@@ -38,7 +38,7 @@ _KIND = {"identity", "newest", "expires", "fields"}
 _FIELD = {"type", "null"}
 _LAYOUT = {"store", "like", "create", "key", "index", "ghosts", "also", "several_keys", "unread", "unread_later"}
 _KEYED = ("key", "index", "ghosts", "also", "several_keys", "unread", "unread_later")
-_KIND_LAYOUT = {"collection", "map", "except", "columns", "unique", "surrogate", "fields"}
+_KIND_LAYOUT = {"collection", "map", "except", "columns", "unique", "surrogate", "fields", "parsed"}
 _KIND_KEYED = ("key", "index", "free", "marks", "extra", "by_index", "index_wins")
 _PLACE = {"attribute", "as", "otherwise"}
 
@@ -539,6 +539,7 @@ class _Checker:
             self.truth(spec, "unique", where),
             self.truth(spec, "by_index", where),
             self.truth(spec, "index_wins", where),
+            self.parsed(kind, spec, where),
             self.map(kind, spec, places, where) if "map" in spec else (),
             tuple(self.texts(spec, "except", where)) if spec.get("except", []) != [] else (),
         )
@@ -557,6 +558,14 @@ class _Checker:
         if kind.identity != (names[0],) or named.field.type != "text" or named.form != "native":
             raise self.fail(where, f"map: {names[0]} is a name in a JSON object: it must be the identity, and text")
         return tuple(by_field[name].attribute for name in names)
+
+    def parsed(self, kind: Kind, spec: dict[str, Any], where: str) -> tuple[str, ...]:
+        names = self.texts(spec, "parsed", where) if "parsed" in spec else []
+        fields = {each.name for each in kind.fields if each.type == "text"}
+        for name in names:
+            if name not in fields:
+                raise self.fail(where, f'parsed: no text field "{name}"{self.near(name, fields)}')
+        return tuple(names)
 
     def places(self, kind: Kind, spec: dict[str, Any], where: str) -> tuple[Place, ...]:
         given = self.table(spec, "fields", where) if "fields" in spec else {}

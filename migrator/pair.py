@@ -6,6 +6,7 @@ layouts and what either store loses; leaves slices, writing and naming of differ
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -13,6 +14,7 @@ from fnmatch import fnmatchcase
 from migrator.adapters.base import Reader, Source
 from migrator.choice import EVERYTHING, Choice
 from migrator.duplicates import Duplicates
+from migrator.layout import Layout
 from migrator.model import (
     FOREIGN,
     UNKNOWN_KIND,
@@ -26,9 +28,12 @@ from migrator.model import (
     identity_key,
     identity_words,
 )
-from migrator.values import canonical, digest16, from_json
+from migrator.values import Value, canonical, digest16, from_json
 
 BUCKETS = 256
+
+READ_STORES = ("sql", "dynamodb")
+"""Stores that applications read; files of ours only travel."""
 
 DUE_SECONDS = 30 * 24 * 3600
 """Rows that the sink deletes within so many seconds are counted and told."""
@@ -188,6 +193,14 @@ class Pair:
         tally.read += 1
         tally.rejected += 1
 
+    def is_retyped(self, row: Row) -> bool:
+        """Whether the application reads some field as another type from the sink than from the source."""
+        if row.kind == FOREIGN:
+            return False
+        return any(
+            _is_json(row.record.get(name)) for name in retyped_fields(self.source.layout, self.reader.layout, row.kind)
+        )
+
     # comparing
 
     def is_newer(self, ours: Row, theirs: Row) -> bool:
@@ -244,6 +257,21 @@ class Pair:
         }
         unset = [set(origin.unset) if origin else set() for origin in settled]
         return names + sorted(attributes | (unset[0] ^ unset[1]))
+
+
+def retyped_fields(source: Layout, sink: Layout, kind: str) -> set[str]:
+    """Fields of a kind that the application parses from one of two stores and takes as text from the other."""
+    if source.store not in READ_STORES or sink.store not in READ_STORES or kind not in source.kinds:
+        return set()
+    return set(source.kinds[kind].parsed) ^ set(sink.kinds[kind].parsed)
+
+
+def _is_json(value: Value) -> bool:
+    """Whether a text is JSON, as Python's own reader takes it, that stands for anything but itself."""
+    try:
+        return isinstance(value, str) and json.loads(value) != value
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_meant(pattern: str, place: str) -> bool:

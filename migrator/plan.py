@@ -20,6 +20,7 @@ from migrator.errors import ConfigError
 from migrator.layout import Layout
 from migrator.mapping import Mapping, load_mapping, recognise
 from migrator.model import Address, Kind, Shape, Traits
+from migrator.pair import retyped_fields
 
 DEFAULT_MAPPING = "luminoracore-v1.1"
 
@@ -324,6 +325,12 @@ def narrowed(plan: Plan, loses_source: frozenset[str], loses_sink: frozenset[str
             moved = sorted({place.field.name for kind in kinds for place in kind.places if place.otherwise})
             if moved:
                 words.append(f"where {', '.join(moved)} is absent it becomes NULL")
+    for kind in plan.kinds:
+        for name in sorted(retyped_fields(plan.source.layout, plan.sink.layout, kind)):
+            here = "the source" if name in plan.source.layout.kinds[kind].parsed else "the sink"
+            words.append(
+                f"{kind} {name}: from {here} the application reads it as JSON where it is some, from the other store as text"
+            )
     if plan.sink.address.store == "dynamodb":
         words.append("-0.0 becomes 0")
     return words

@@ -25,6 +25,9 @@ EXIT_CODES = {
 }
 """How each outcome ends the process; SIGTERM makes it 143."""
 
+PAGE = 1 << 20
+"""Bytes that one Query of DynamoDB gives, and all that LuminoraCore lists of one user's facts (fact sheet H27)."""
+
 WRITE_RATE = 4_000
 """Write units a second that a new on-demand table takes at once (AWS documentation, "on-demand initial throughput")."""
 

@@ -31,7 +31,7 @@ from migrator.errors import ConfigError, MigratorError
 from migrator.model import FOREIGN, Existing, Row, Snapshot, Tally, counted
 from migrator.pair import Digest, Pair, carries_foreign
 from migrator.plan import Options, Plan, make_plan, narrowed, reading_words, unread_tables
-from migrator.report import Report, estimate, outcome_of
+from migrator.report import PAGE, Report, estimate, outcome_of
 from migrator.values import to_json
 
 SMALL = 20_000
@@ -559,7 +559,12 @@ class Migration:
         report.differences_file = report.differences_file or _text(differing)
         report.replaced_file = _text(state.drop_repeats_of_replaced()) if not self.dry else None
         if checkpoint.weights:
-            report.estimate = estimate(checkpoint.weights, self.options.price)
+            over, heaviest = state.heaviest(PAGE, 10)
+            report.estimate = estimate(checkpoint.weights, self.options.price) | {
+                "users_over_a_page": over if self.plan.sink.address.store == "dynamodb" else 0,
+                "heaviest_users": [{"user": user, "bytes": size} for user, size in heaviest],
+                "retyped": {kind: count for kind, count in checkpoint.retyped.items() if count},
+            }
 
     def _end(self, checkpoint: Checkpoint) -> None:
         self._decide(checkpoint)

@@ -259,6 +259,33 @@ def test_fields_that_luminoracores_own_calls_drop_are_kept(source: str, local: T
     assert item["tags"] == {"L": [{"S": "a"}, {"M": {"b": {"N": "1.5"}}}]}
 
 
+def test_a_dry_run_tells_what_the_application_will_see_differently(source: str, local: Table, tmp_path: Path) -> None:
+    """H10, H27: values that come back as text, and users of whom it lists one page."""
+    fill(source, "fact", *(fact("u", f"k{n:02}", text) for n, text in enumerate(TEXTS)))
+    fill(
+        source,
+        "fact",
+        *(fact("heavy", f"k{n}", "x" * 300_000) for n in range(4)),
+        *(fact("light", f"k{n}", "x" * 1000) for n in range(4)),
+    )
+    migrator.migrate(f"memory:{source}", tmp_path / "a.db")
+    report = migrator.migrate(tmp_path / "a.db", local.address, Options(dry_run=True))
+    assert any("fact value: from the source the application reads it as JSON" in words for words in report.narrowed)
+    assert report.estimate is not None
+    parsed = [text for text in TEXTS if _parses(text)]
+    assert report.estimate["retyped"] == {"fact": len(parsed)} and len(parsed) == 8
+    assert report.estimate["users_over_a_page"] == 1
+    assert [each["user"] for each in report.estimate["heaviest_users"]] == ["heavy", "light", "u"]
+    assert report.estimate["heaviest_users"][0]["bytes"] > 1_200_000
+
+
+def _parses(text: str) -> bool:
+    try:
+        return bool(json.loads(text) != text)
+    except ValueError:
+        return False
+
+
 # All of them -----------------------------------------------------------------------------------------------------------
 
 

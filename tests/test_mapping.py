@@ -221,6 +221,7 @@ WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
     ("key twice the same", [('["PK", "SK"]', '["PK", "PK"]')], IN_TABLE + "key: one or two attribute names are wanted"),
     ("index of two", [('["GSI1", "GSI1PK", "GSI1SK"]', '["GSI1", "GSI1PK"]')], IN_TABLE + "index: three names are wanted"),
     ("user of no field", [('name = "chat"', 'name = "chat"\nuser = { field = "chanel", session = "id" }')], '[user]: no kind has a field "chanel" (did you mean "channel"?)'),
+    ("parsed no text", [(SQL, SQL + 'parsed = ["ttl"]\n')], '[layouts.sqlite.message]: parsed: no text field "ttl"'),
     ("also of one", [(TABLE, TABLE + 'also = [["x"]]\n')], IN_TABLE + "also: 4 arrays of names are wanted"),
     ("also of text", [(TABLE, TABLE + 'also = ["x", "y", "z", "w"]\n')], IN_TABLE + "also: 4 arrays of names are wanted"),
     ("unread of no kind", [(TABLE, TABLE + 'unread = { massage = "x" }\n')], '[layouts.table.unread]: no kind "massage" in this layout (did you mean "message"?)'),
