@@ -1,6 +1,6 @@
 """One function per command, complete without the command line: what `migrator` can do, a Python caller can do with one call.
 
-Leaves the story of a run to `run`, parsing to `cli` and looks to `console`; all speak through Options, Show and Report.
+Leaves the story of a run to `migration` and `verification`, parsing to `cli` and looks to `console`; all speak through Options, Show and Report.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from migrator.checkpoint import JobStatus, jobs, state_root
 from migrator.errors import ConfigError
 from migrator.inspection import Inspection, look_through
 from migrator.mapping import Mapping, load_mapping, shipped
+from migrator.migration import Migration
 from migrator.plan import Options, look_at
 from migrator.report import Report
-from migrator.run import Migration, Run, Show, Silent, Verification
+from migrator.run import Run, Show, Silent
+from migrator.verification import Verification
 
 Location = str | os.PathLike[str]
 """Where a store is: an address as on the command line, or the path of a file."""

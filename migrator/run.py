@@ -1,50 +1,26 @@
-"""The story of a run with two stores: look, plan, hold still, copy, prove, publish, report.
+"""One run with two stores from outside: what it shows, the report and the state folder it has, and an end that is always reported.
 
-One class a story, each told in the order in which it happens: `Migration` (dry run included) and `Verification`. Knows when a thing is done and
-what is saved by then; leaves moving data to `engine`, comparing to `proof`, and what a person sees to whoever is behind Show.
+Leaves the story itself to `migration` and `verification`, and what a person sees to whoever is behind Show.
 """
 
 from __future__ import annotations
 
-import os
-import shlex
 import time
 import traceback
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from migrator import proof as proofs
-from migrator.adapters.base import Reader, Sink, Source
-from migrator.binding import reading
-from migrator.checkpoint import Checkpoint, Progress, State, state_root
-from migrator.choice import EVERYTHING, Choice
+from migrator.adapters.base import Sink, Source
+from migrator.checkpoint import State, state_root
 from migrator.duplicates import Duplicates
-from migrator.engine import SLICE_ROWS, WANTED_PARTITIONS, Crew, Job, SliceResult, Stop, copy, read_sink_partition
-from migrator.errors import ConfigError, MigratorError
-from migrator.model import FOREIGN, Existing, Row, Snapshot, Tally, counted
-from migrator.pair import Digest, Pair, carries_foreign
-from migrator.plan import Options, Plan, make_plan, narrowed, reading_words, unread_tables
-from migrator.report import PAGE, Report, estimate, outcome_of
-from migrator.values import to_json
-
-SMALL = 20_000
-"""Below so many records, starting worker processes costs more than they save."""
-
-_AN_HOUR = 3600
-
-_RULES = {
-    "refuse": "refuse: what is there stays as it is",
-    "keep": "keep: what is there stays as it is, decided by the store in the same write",
-    "newer": "newer: what is there stays unless the source's is newer, decided by the store in the same write; what is replaced is kept in replaced.jsonl",
-    "replace": "replace: what is replaced is kept in replaced.jsonl",
-}
+from migrator.errors import MigratorError
+from migrator.plan import Options, Plan, make_plan
+from migrator.report import Report, outcome_of
 
 
 class Show(Protocol):
@@ -80,9 +56,6 @@ def tool_version() -> str:
         return "0+unknown"
 
 
-# The story -------------------------------------------------------------------------------------------------------------
-
-
 class Run:
     """What every command with two stores shares: the report, the state folder, and an end that is always reported."""
 
@@ -94,7 +67,7 @@ class Run:
             tool_version(),
             command,
             options.to_plain(),
-            started=_now(),
+            started=now_words(),
             source=_safe(source),
             sink=_safe(sink),
         )
@@ -116,7 +89,7 @@ class Run:
             report.end(outcome, str(error) or type(error).__name__, code)
             if isinstance(error, MigratorError):
                 error.report = report
-        report.finished, report.seconds = _now(), round(time.monotonic() - self.began, 3)
+        report.finished, report.seconds = now_words(), round(time.monotonic() - self.began, 3)
         if self.state is not None:
             try:
                 if not self.is_resumable:
@@ -146,615 +119,13 @@ class Run:
     def join_left_behind(self) -> None:
         """The files of what did not travel, and their names in the report."""
         assert self.state is not None
-        self.report.rejects_file = _text(self.state.join_notes("rejects"))
-        self.report.duplicates_file = _text(self.state.join_notes("duplicates"))
+        self.report.rejects_file = text_of(self.state.join_notes("rejects"))
+        self.report.duplicates_file = text_of(self.state.join_notes("duplicates"))
 
     def opened(self, store: Any) -> Any:
         """Note a store to be closed at the end."""
         self._open.append(store)
         return store
-
-
-class Migration:
-    """One migration or dry run, step by step."""
-
-    def __init__(self, run: Run, executor: Executor | None) -> None:
-        self.run, self.executor = run, executor
-        self.options, self.show, self.report = run.options, run.show, run.report
-        self.dry = run.options.dry_run
-
-    def go(self) -> None:
-        plan = self.plan = self.run.planned("dry-run" if self.dry else "migrate")
-        self._refuse_missing_sink()
-        self.state = self.run.enter_state(plan, None if self.dry else plan.sink.local_file)
-        checkpoint = self._earlier()
-        source = self._open_source(checkpoint)
-        reader = self.run.opened(
-            plan.sink.adapter.reader(plan.sink.address, plan.setting(plan.sink.layout, self.state.scratch))
-        )
-        if self.checkpoint is None:
-            self._begin(source, reader)
-        else:
-            self._refuse_lost_sink(reader)
-        checkpoint = self.checkpoint
-        assert checkpoint is not None
-        self._tell_plan(source, reader)
-        if not self.report.resumed:
-            self.state.clear()
-        self._copy_and_prove(source, reader, checkpoint)
-
-    # before anything is written
-
-    def _refuse_missing_sink(self) -> None:
-        store, create = self.plan.sink, self.options.create
-        remote = store.local_file is None and store.address.store != "memory"
-        if store.shape is not None or self.dry:
-            return
-        if create is False or (remote and not create):
-            raise ConfigError(
-                f"{store.address.text}: there is nothing here ({store.whereabouts}). Check the spelling, or have it made: --create"
-            )
-        if store.local_file is not None:
-            _must_take_files(Path(store.local_file).resolve().parent)  # asked now: a snapshot may take minutes
-
-    def _refuse_lost_sink(self, reader: Reader) -> None:
-        """What the checkpoint says was written must not have gone with the sink: going on would leave half of it."""
-        checkpoint, sink = self.checkpoint, self.plan.sink
-        assert checkpoint is not None
-        written = sum(tally.written for tally in checkpoint.tallies.values())
-        if written and not sink.traits.whole and not reader.holds((*self.plan.kinds, FOREIGN)).any:
-            raise ConfigError(
-                f"{sink.address.text}: {counted(written)} had been written when this job was interrupted, and the sink is empty now. "
-                "Bring it back, or begin anew with --restart"
-            )
-
-    def _earlier(self) -> Checkpoint | None:
-        """The checkpoint to go on with, if there is one. A finished one stays as history until a new job has really begun."""
-        state = self.state
-        if self.options.restart:
-            state.clear()  # before its snapshot and what it staged: an unfinished checkpoint without them would be taken up again
-        self.run.is_resumable = state.checkpoint_file.exists()  # by another version of migrator, if this one refuses it
-        checkpoint = None if self.dry else state.load()
-        if checkpoint is not None and not checkpoint.is_unfinished():
-            checkpoint = None
-        if checkpoint is not None and checkpoint.sink_at != self.plan.sink.whereabouts:
-            raise ConfigError(
-                f"the interrupted job wrote to {checkpoint.sink_at}, and the sink is now {self.plan.sink.whereabouts}. "
-                "Use the same account and endpoint to resume, or begin anew with --restart"
-            )
-        if checkpoint is None:
-            state.empty_scratch()
-        self.checkpoint = checkpoint
-        self.run.is_resumable = checkpoint is not None
-        return checkpoint
-
-    def _open_source(self, checkpoint: Checkpoint | None) -> Source:
-        plan, store = self.plan, self.plan.source
-        setting = replace(plan.setting(store.layout, self.state.scratch), say=self.show.say)
-        if checkpoint is not None:
-            assert checkpoint.snapshot is not None
-            source: Source = store.adapter.source(store.address, setting, checkpoint.snapshot)
-            if source.is_still(checkpoint.snapshot):
-                self._tell_resumed(checkpoint)
-                self.snapshot = checkpoint.snapshot
-                self.run.opened(source)
-                return source
-            source.close()
-            self.show.say(f"the source has changed since the checkpoint in {self.state.path}: the job starts anew")
-            self.state.clear()
-            self.state.empty_scratch()
-            self.checkpoint, self.run.is_resumable = None, False
-        else:
-            self.show.say(f"no checkpoint in {self.state.path}: a new job")
-        source = self.run.opened(store.adapter.source(store.address, setting))
-        self.snapshot = source.snapshot()
-        return source
-
-    def _tell_resumed(self, checkpoint: Checkpoint) -> None:
-        done = sum(progress.done for progress in checkpoint.progress)
-        read = sum(tally.read for tally in checkpoint.tallies.values())
-        self.report.resumed = True
-        self.show.say(
-            f"resuming from {self.state.checkpoint_file}: {counted(read)} read, {done} of {counted(len(checkpoint.progress), 'partition')} done"
-        )
-        moment = checkpoint.snapshot.moment if checkpoint.snapshot else None
-        if moment and (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds() > _AN_HOUR:
-            again = _command("migrate", self.plan, "--existing replace")
-            self.show.say(
-                f"the snapshot of the source is of {moment}, more than an hour old. To catch up when this run has ended: {again}"
-            )
-
-    def _begin(self, source: Source, reader: Reader) -> None:
-        plan, state = self.plan, self.state
-        if not source.holds(plan.kinds).any and not self.options.allow_empty:
-            raise ConfigError(
-                f"{plan.source.address.text} holds no records of {', '.join(plan.kinds)}: is it the store the application writes to? "
-                "A chat that fell back to memory leaves an empty one behind. --allow-empty if it is meant"
-            )
-        checkpoint = Checkpoint(state.name, plan.describes, self.report.started, snapshot=self.snapshot)
-        compared = (*plan.kinds, FOREIGN) if carries_foreign(source, reader, plan.kinds) else plan.kinds
-        checkpoint.sink_was_empty = not reader.holds(compared).any
-        doubtful = [kind for kind in plan.kinds if not source.guarantees(kind)]
-        if doubtful and plan.source.address.store == "dynamodb":
-            names = ", ".join(doubtful)
-            self.show.say(
-                f"the table's keys allow one {names} under two keys: it is read once more to look for them (half a unit for 4 KB)"
-            )
-        losers = Duplicates.build(state.duplicates, source.repeated(plan.kinds), plan.mapping.kinds, reader.apart)
-        checkpoint.repeated = losers
-        if losers and self.options.on_duplicate == "stop":
-            some = ", ".join(Duplicates.some(state.duplicates, 3))
-            raise ConfigError(
-                f"{counted(losers)} of the source share an identity with a newer one, at {some}{', …' if losers > 3 else ''} "
-                "(--on-duplicate newest keeps them in a file)"
-            )
-        if self.options.user is not None:
-            checkpoint.ids = self._ids_of_user(source)
-        partitions = source.partitions(plan.kinds, WANTED_PARTITIONS)
-        checkpoint.progress = [Progress(partition) for partition in partitions]
-        self.checkpoint = checkpoint
-
-    def _ids_of_user(self, source: Source) -> list[str]:
-        """The user's id, and those of the user's sessions, under which the conversation lies (fact sheet 2.12): one reading of the source."""
-        choice = self.plan.choice
-        ids = {choice.person}
-        with self.show.progress("looking for the user's sessions", source.size_hint()) as tick:
-            for partition in source.partitions(list(self.plan.source.layout.kinds), 1):
-                for page in source.pages(partition, None):
-                    for row in page.rows:
-                        ids |= choice.sessions_of(row.record)
-                    tick(len(page.rows))
-        return sorted(ids)
-
-    def _tell_plan(self, source: Source, reader: Reader) -> None:
-        plan, checkpoint = self.plan, self.checkpoint
-        assert checkpoint is not None
-        self.report.narrowed = narrowed(plan, source.loses, reader.loses)
-        self.report.snapshot = {"id": self.snapshot.id, "moment": self.snapshot.moment, "words": self.snapshot.words}
-        hint = source.size_hint()
-        self.workers, self.processes = self._workers(checkpoint, hint)
-        self.hint = hint
-        sink_words = "will be created" if plan.sink.shape is None else reader.holds(plan.kinds).words
-        if checkpoint.sink_was_empty and self.options.existing not in ("keep", "newer"):
-            empty = "was empty when the job began" if self.report.resumed else "is empty"
-            rule = f"the sink {empty}; plain writes: let nothing else write there until this run ends"
-        elif plan.sink.traits.whole:
-            rule = f"{self.options.existing}: the file is compared whole"
-        else:
-            rule = _RULES[self.options.existing]
-        many = f"{self.workers} worker{'s' if self.workers > 1 else ''}{' (processes)' if self.processes else ''}"
-        lines = [
-            (
-                "source",
-                f"{plan.source.whereabouts}, layout {plan.source.layout.id}"
-                + (f", ~{counted(hint)}" if hint is not None else ""),
-            ),
-            ("snapshot", self.snapshot.words),
-            ("sink", f"{plan.sink.whereabouts}, layout {plan.sink.layout.id}, {sink_words}"),
-            *reading_words(plan.sink.layout, plan.kinds),
-            ("mapping", f"{plan.mapping.name} ({plan.mapping.path}): {', '.join(plan.kinds)}"),
-        ]
-        now, later = reading(plan.sink.layout, plan.kinds)
-        self.report.unread = {"now": now, "later": later}
-        if checkpoint.repeated:
-            lines.append(
-                (
-                    "duplicates",
-                    f"{counted(checkpoint.repeated)} with the identity of a newer one, left behind in a file",
-                )
-            )
-        if checkpoint.ids:
-            lines.append(("user", f"{self.plan.choice.person}: records of {', '.join(checkpoint.ids)}"))
-        if self.options.since:
-            lines.append(("since", f"{self.options.since}; what was changed before is left out"))
-        if self.options.limit:
-            lines.append(("limit", f"{counted(self.options.limit)}: not complete, and not proven"))
-        lines += [("narrowed", words) for words in self.report.narrowed]
-        if unread := unread_tables(plan.source):
-            lines.append(("not read", f"tables that no layout names: {', '.join(unread)}"))
-        if self.dry:
-            lines.append(("dry run", "everything is read and compared, nothing is written"))
-        else:
-            lines.append(("existing", rule))
-            lines.append(
-                (
-                    "kill bound",
-                    f"{many}: a kill costs at most one slice each, {self.workers * SLICE_ROWS:,} records to do again",
-                )
-            )
-        self.show.plan(lines)
-
-    def _workers(self, checkpoint: Checkpoint, hint: int | None) -> tuple[int, bool]:
-        source, sink = self.plan.source.traits, self.plan.sink.traits
-        partitions = [progress.partition for progress in checkpoint.progress]
-        if (
-            any(partition.sequential for partition in partitions)
-            or not (sink.parallel or self.dry)
-            or self.options.limit
-        ):
-            return 1, False
-        workers = max(1, min(self.options.worker_count, len(partitions)))
-        alone = source.in_process or sink.in_process
-        return workers, self.options.processes and not alone and workers > 1 and (hint is None or hint >= SMALL)
-
-    # writing
-
-    def _copy_and_prove(self, source: Source, reader: Reader, checkpoint: Checkpoint) -> None:
-        plan, state = self.plan, self.state
-        whole_there = plan.sink.traits.whole and not checkpoint.sink_was_empty
-        if whole_there and (self.dry or self.options.existing == "refuse"):
-            self._compare_whole(source, reader, checkpoint)
-            return
-        existing = Existing(self.options.existing)
-        if plan.sink.traits.whole or (checkpoint.sink_was_empty and existing not in (Existing.KEEP, Existing.NEWER)):
-            existing = Existing.EMPTY
-        choice = self.choice = replace(plan.choice, ids=tuple(checkpoint.ids))
-        job = Job(
-            f"{state.name}-{self.report.run_id}",
-            plan.source.address,
-            plan.sink.address,
-            plan.source.layout,
-            plan.sink.layout,
-            plan.kinds,
-            str(state.path.parent),
-            state.name,
-            self.snapshot,
-            existing,
-            checkpoint.sink_was_empty,
-            self.dry,
-            plan.setting_options,
-            choice,
-            self.options.limit,
-        )
-        sink: Sink | None = None
-        if not self.dry:
-            sink = self.run.opened(
-                plan.sink.adapter.sink(plan.sink.address, plan.setting(plan.sink.layout, state.scratch))
-            )
-            if not self.report.resumed:
-                sink.discard()
-            sink.prepare(plan.kinds, self.options.create is not False)
-            checkpoint.sink_at = plan.sink.adapter.whereabouts(plan.sink.address)
-            state.save(checkpoint)
-            self.run.is_resumable = True
-        with Stop().listening() as stop:
-            crew = Crew(self.workers, self.processes, state, self.executor)
-            stop.on_first = lambda: self.show.say(
-                "stopping: the slices in flight are finished and saved (again: stop at once)"
-            )
-            stop.on_second = crew.end_at_once
-            try:
-                self._copy(job, checkpoint, crew, stop)
-                if not self.dry and all(progress.done for progress in checkpoint.progress):
-                    assert sink is not None
-                    self._prove(job, source, sink, checkpoint, crew, stop)
-            finally:
-                crew.close()
-                self._account(checkpoint)
-        self._end(checkpoint)
-
-    def _copy(self, job: Job, checkpoint: Checkpoint, crew: Crew, stop: Stop) -> None:
-        stop_on_reject = (self.options.on_reject or ("continue" if self.dry else "stop")) == "stop"
-        if checkpoint.phase != "copying":
-            return
-        with self.show.progress("reading" if self.dry else "copying", self.hint) as tick:
-            tick(sum(tally.read for tally in checkpoint.tallies.values()))
-            copy(job, checkpoint, crew, stop, self.report.resumed, stop_on_reject, lambda result: _tick(tick, result))
-
-    def _prove(self, job: Job, source: Source, sink: Sink, checkpoint: Checkpoint, crew: Crew, stop: Stop) -> None:
-        """Verify, then publish; what was proven is remembered, so that a run killed while publishing need not prove it again."""
-        state, whole = self.state, self.plan.sink.traits.whole
-        if checkpoint.phase == "copying":
-            checkpoint.phase = "verifying"
-            state.save(checkpoint)
-        if checkpoint.phase == "verifying":
-            self._verify(job, source, sink, checkpoint, crew, stop)
-            checkpoint.proofs = {name: kind.proof.to_plain() for name, kind in self.report.kinds.items()}
-            checkpoint.proven = self.report.proven
-            if whole and any(kind.proof.is_bad for kind in self.report.kinds.values()):
-                sink.discard()  # what was staged is not what the source held: it is not published
-            else:
-                checkpoint.phase = "publishing"
-                state.save(checkpoint)
-        if checkpoint.phase == "publishing":
-            for name, plain in checkpoint.proofs.items():
-                self.report.kind(name).proof = proofs.KindProof.from_plain(plain)
-            self.report.proven = checkpoint.proven
-            sink.publish()
-        checkpoint.phase = "finished"
-
-    def _verify(self, job: Job, source: Source, sink: Sink, checkpoint: Checkpoint, crew: Crew, stop: Stop) -> None:
-        options, report = self.options, self.report
-        ours = {kind: Digest.from_plain(plain) for kind, plain in checkpoint.digests.items()}
-        for kind in self.plan.kinds:
-            report.kind(kind).proof.source = ours.get(kind, Digest())
-        if options.proof == "none" or options.limit:
-            report.proven = "none"
-            return
-        reader = sink.reader()
-        theirs = self._read_sink(job, reader, crew, stop)
-        duplicates = Duplicates(self.state.duplicates)
-        pair = Pair(source, reader, self.plan.kind_map, duplicates, self.choice)
-        report.fidelity = proofs.fidelity(self.plan.source.layout, self.plan.sink.layout, pair.loses)
-        try:
-            _prove(report, pair, ours, theirs, options, self.state, self.show, self._may_stay(pair))
-        finally:
-            duplicates.close()
-        for kind in report.kinds:
-            proof, tally = report.kind(kind).proof, checkpoint.tallies.get(kind, Tally())
-            proof.mismatched = max(0, proof.mismatched - tally.differing)
-            if tally.differing or tally.kept:
-                proof.digest = "not compared" if not (proof.missing or proof.mismatched) else "differs"
-        if any(tally.kept for tally in checkpoint.tallies.values()) and report.proven == "digest":
-            report.proven = "rows"  # what was kept was looked for one by one
-
-    def _may_stay(self, pair: Pair) -> Callable[[Row, Row], bool]:
-        """Whether a record that differs in the sink is right there all the same: it was kept, or has become newer since."""
-        match self.options.existing:
-            case "keep":
-                return lambda expected, held: True
-            case "newer":
-                return lambda expected, held: not pair.is_newer(expected, held)
-        return lambda expected, held: False
-
-    def _read_sink(self, job: Job, reader: Reader, crew: Crew, stop: Stop) -> proofs.Seen:
-        seen = proofs.Seen()
-        partitions = reader.partitions(self.plan.kinds, WANTED_PARTITIONS)
-        with self.show.progress("verifying", self.hint) as tick:
-            if any(partition.sequential for partition in partitions) or crew.workers == 1:
-                results = (read_sink_partition(job, partition) for partition in partitions)
-            else:
-                futures = [crew.executor.submit(read_sink_partition, job, partition) for partition in partitions]
-                results = (future.result() for future in as_completed(futures))
-            for result in results:
-                stop.check()
-                seen.add(result)
-                tick(sum(digest.count for digest in result.digests.values()))
-        return seen
-
-    # the end
-
-    def _compare_whole(self, source: Source, reader: Reader, checkpoint: Checkpoint) -> None:
-        """A sink that is one file and holds records: all equal is fine, anything else is left as it is."""
-        report, plan = self.report, self.plan
-        _compare(
-            report,
-            plan,
-            source,
-            reader,
-            self.options,
-            self.state,
-            self.show,
-            replace(plan.choice, ids=tuple(checkpoint.ids)),
-        )
-        checkpoint.phase = "finished"
-        for kind in report.kinds.values():
-            differing = kind.proof.mismatched + kind.proof.missing
-            kind.tally.unchanged = kind.proof.source.count - differing
-            kind.tally.differing = differing
-            kind.proof.mismatched = 0
-        checkpoint.tallies = {name: kind.tally for name, kind in report.kinds.items()}
-        self.run.join_left_behind()
-        if any(kind.proof.digest != "equal" or kind.proof.extra for kind in report.kinds.values()):
-            report.end("differences")
-            report.error = (
-                f"{plan.sink.address.text} holds other records: nothing was written. "
-                "Choose a new name for the sink, or --existing replace (the old file is kept)"
-            )
-            report.mend = _command("migrate", plan, "--existing replace")
-        else:
-            self._decide(checkpoint)
-        self._finish(checkpoint)
-
-    def _account(self, checkpoint: Checkpoint) -> None:
-        report, state = self.report, self.state
-        for kind in self.plan.kinds:
-            report.kind(kind)
-        for kind, tally in checkpoint.tallies.items():
-            report.kind(kind).tally = tally
-        report.foreign, report.foreign_seen = checkpoint.foreign, checkpoint.foreign_seen
-        report.ghosts, report.accepted, report.due = checkpoint.ghosts, checkpoint.accepted, checkpoint.due
-        self.run.join_left_behind()
-        differing = state.join_notes("differing")
-        report.differences_file = report.differences_file or _text(differing)
-        report.replaced_file = _text(state.drop_repeats_of_replaced()) if not self.dry else None
-        if checkpoint.weights:
-            over, heaviest = state.heaviest(PAGE, 10)
-            report.estimate = estimate(checkpoint.weights, self.options.price) | {
-                "users_over_a_page": over if self.plan.sink.address.store == "dynamodb" else 0,
-                "heaviest_users": [{"user": user, "bytes": size} for user, size in heaviest],
-                "retyped": {kind: count for kind, count in checkpoint.retyped.items() if count},
-            }
-
-    def _end(self, checkpoint: Checkpoint) -> None:
-        self._decide(checkpoint)
-        self._finish(checkpoint)
-
-    def _decide(self, checkpoint: Checkpoint) -> None:
-        """How the run ended, worst first."""
-        report = self.report
-        if not report.closes:
-            raise AssertionError(
-                "the accounting does not close: "
-                + str({name: asdict(kind.tally) for name, kind in report.kinds.items()})
-            )
-        differing = sum(kind.tally.differing for kind in report.kinds.values())
-        if differing or any(kind.proof.is_bad for kind in report.kinds.values()):
-            report.end("differences")
-            report.mend = _command("migrate", self.plan, "--existing replace")
-        elif report.rejected or report.foreign:
-            report.end("rejects")
-        else:
-            report.end("done")
-        if differing:
-            report.error = f"{counted(differing)} in the sink differing from the source, left as they are"
-        left = sum(not progress.done for progress in checkpoint.progress)
-        if left and checkpoint.phase == "copying":
-            report.error = (
-                f"stopped at {counted(report.rejected, 'reject')}: {left} of {counted(len(checkpoint.progress), 'partition')} not read to the end, "
-                f"nothing is proven{' or published' * self.plan.sink.traits.whole} yet. Look into the rejects, then run again: "
-                "it goes on behind them (--on-reject continue: without stopping). Mended records are read with --restart"
-            )
-
-    def _finish(self, checkpoint: Checkpoint) -> None:
-        state, report = self.state, self.report
-        checkpoint.outcome = report.outcome
-        if report.snapshot is not None and self.snapshot.moment is None:
-            report.snapshot["words"] = f"read between {checkpoint.started} and {_now()}"
-        if self.dry:
-            return
-        if checkpoint.phase == "finished":
-            for replaced in state.scratch.glob("replaced-*"):
-                report.replaced_file = str(state.put_by(replaced, replaced.name))
-            self.run.is_resumable = False  # the next run is a new job, and takes a snapshot of its own
-        state.save(checkpoint)
-
-
-class Verification:
-    """One comparison of two stores, which writes to neither."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def go(self) -> None:
-        options, show = self.run.options, self.run.show
-        if options.proof == "none":
-            raise ConfigError("verify proves by digest, counts or rows: --proof none leaves nothing to do")
-        plan = self.run.planned("verify")
-        state = self.run.enter_state(plan, None)
-        state.clear()
-        report = self.run.report
-        setting = replace(plan.setting(plan.source.layout, state.scratch), say=show.say)
-        from_store: Source = self.run.opened(plan.source.adapter.source(plan.source.address, setting))
-        snapshot: Snapshot = from_store.snapshot()
-        if not from_store.holds(plan.kinds).any and not options.allow_empty:
-            raise ConfigError(
-                f"{plan.source.address.text} holds no records of {', '.join(plan.kinds)}. --allow-empty if it is meant"
-            )
-        report.snapshot = {"id": snapshot.id, "moment": snapshot.moment, "words": snapshot.words}
-        reader: Reader = self.run.opened(
-            plan.sink.adapter.reader(plan.sink.address, plan.setting(plan.sink.layout, state.scratch))
-        )
-        Duplicates.build(state.duplicates, from_store.repeated(plan.kinds), plan.mapping.kinds, reader.apart)
-        show.plan(
-            [
-                ("source", f"{plan.source.whereabouts}, layout {plan.source.layout.id}"),
-                ("snapshot", snapshot.words),
-                ("sink", f"{plan.sink.whereabouts}, layout {plan.sink.layout.id}"),
-                ("mapping", f"{plan.mapping.name} ({plan.mapping.path}): {', '.join(plan.kinds)}"),
-            ]
-        )
-        _compare(report, plan, from_store, reader, options, state, show)
-        self.run.join_left_behind()
-        if snapshot.moment is None:
-            report.snapshot["words"] = f"read between {report.started} and {_now()}"
-        bad = any(kind.proof.is_bad for kind in report.kinds.values())
-        extra = any(kind.proof.extra for kind in report.kinds.values()) or bool(report.unreadable)
-        if bad or (extra and not options.one_way):
-            report.end("differences")
-            if bad:
-                report.mend = _command("migrate", plan, "--existing replace")
-        elif report.rejected or report.foreign:
-            report.end("rejects")
-        else:
-            report.end("done")
-
-
-# Parts of both ---------------------------------------------------------------------------------------------------------
-
-
-def _must_take_files(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}; make it first: mkdir -p {shlex.quote(str(folder))}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"{folder}: no permission to write there; choose another place or change its mode")
-
-
-def _tick(tick: Callable[[int], None], result: SliceResult) -> None:
-    tick(result.read)
-
-
-def _prove(
-    report: Report,
-    pair: Pair,
-    ours: dict[str, Digest],
-    theirs: proofs.Seen,
-    options: Options,
-    state: State,
-    show: Show,
-    may_stay: Callable[[Row, Row], bool] = lambda expected, held: False,
-) -> None:
-    """Hold both sides against each other, and name what differs; fills in the report's proofs, counts and differences."""
-    found = proofs.compare(pair.kinds, ours, theirs.digests)
-    report.unreadable, report.unreadable_seen = theirs.unreadable, theirs.unreadable_seen
-    for kind, proof in found.items():
-        if kind == FOREIGN and not (proof.source.count or proof.sink.count):
-            continue  # none there, and nobody asked
-        report.kind(kind).proof = proof
-        proof.is_read = True
-    if options.proof == "counts":
-        for proof in found.values():
-            short = proof.source.count - proof.sink.count
-            proof.missing, proof.extra, proof.digest = max(0, short), max(0, -short), "not compared"
-        report.proven = "counts" if not any(proof.missing for proof in found.values()) else "none"
-        return
-    finder = proofs.DifferenceFinder(pair, state.scratch, all_buckets=options.proof == "rows", may_stay=may_stay)
-    with show.progress("comparing rows", None) as tick:
-        path = state.path / "differences.jsonl"
-        count = 0
-        for difference in finder.find(found, tick):
-            if difference.what == "extra" and not difference.is_double and report.command != "verify":
-                continue  # a migration does not ask what else the sink holds: counted, not named
-            count += 1
-            if count <= 1000:
-                report.differences.append(difference)
-            with path.open("ab") as file:
-                file.write(to_json(difference.to_plain()) + b"\n")
-    if count:
-        path.chmod(0o600)
-        report.differences_file = str(path)
-    report.proven = options.proof if all(proof.digest == "equal" for proof in found.values()) else "none"
-
-
-def _compare(
-    report: Report,
-    plan: Plan,
-    source: Source,
-    reader: Reader,
-    options: Options,
-    state: State,
-    show: Show,
-    choice: Choice = EVERYTHING,
-) -> None:
-    """Read both sides and compare them; nothing is written but the state folder."""
-    duplicates = Duplicates(state.duplicates)
-    pair = Pair(source, reader, plan.kind_map, duplicates, choice)
-    report.fidelity = proofs.fidelity(plan.source.layout, plan.sink.layout, pair.loses)
-    try:
-        with show.progress("reading the source", source.size_hint()) as tick:
-            ours = proofs.read_source(
-                pair, tick, lambda page, left: state.note_left_behind(page, left.rejects, left.duplicates)
-            )
-        with show.progress("reading the sink", reader.size_hint()) as tick:
-            theirs = proofs.read_sink(pair, reader.partitions(plan.kinds, WANTED_PARTITIONS), tick)
-        for kind in plan.kinds:
-            report.kind(kind)
-        for kind, tally in ours.tallies.items():
-            report.kind(kind).tally = tally
-        report.foreign, report.foreign_seen = ours.foreign, ours.foreign_seen
-        report.ghosts, report.accepted = ours.ghosts, ours.accepted
-        _prove(report, pair, ours.digests, theirs, options, state, show)
-    finally:
-        duplicates.close()
-
-
-def _command(name: str, plan: Plan, extra: str = "") -> str:
-    words = ["migrator", name, plan.source.address.text, plan.sink.address.text]
-    if plan.options.kinds:
-        words += ["--kinds", ",".join(plan.options.kinds)]
-    if plan.options.mapping:
-        words += ["--mapping", plan.options.mapping]
-    return f"{shlex.join(words)} {extra}".rstrip()
 
 
 def _safe(text: str) -> str:
@@ -765,9 +136,11 @@ def _safe(text: str) -> str:
     return text
 
 
-def _text(path: Path | None) -> str | None:
+def text_of(path: Path | None) -> str | None:
+    """A path as text, for a report."""
     return str(path) if path is not None else None
 
 
-def _now() -> str:
+def now_words() -> str:
+    """This moment, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

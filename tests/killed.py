@@ -19,11 +19,11 @@ base.PAGE_ROWS = 25  # before the adapters read it
 import migrator.adapters.sql as sql  # noqa: E402
 import migrator.cli as cli  # noqa: E402
 import migrator.engine as engine  # noqa: E402
-import migrator.run as run  # noqa: E402
+import migrator.migration as migration  # noqa: E402
 
 engine.SLICE_PAGES = 1
 sql._PARTITION_ROWS = 25
-run.SMALL = 0
+migration.SMALL = 0
 
 _step = 0
 

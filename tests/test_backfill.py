@@ -19,6 +19,7 @@ import pytest
 import migrator
 from migrator import Options
 from migrator.adapters import memory
+from migrator.run import Silent
 from test_run import episode, fact, fill, lines_of, records_of
 
 KEEP, NEWER = Options(existing="keep"), Options(existing="newer")
@@ -258,7 +259,7 @@ def test_one_user_travels_with_the_users_sessions_and_what_is_kept_for_all(names
     fill(source, "episode", episode("ana", "e", session_id="s2"), episode("s9", "e"))
     said: list[str] = []
 
-    class Show(migrator.run.Silent):  # type: ignore[name-defined,misc]
+    class Show(Silent):
         def plan(self, lines: list[tuple[str, str]]) -> None:
             said.extend(words for name, words in lines if name == "user")
 

@@ -148,7 +148,7 @@ def test_a_table_as_it_is_shown_means_the_same_table(text: str) -> None:
         ("dynamodb://chat#x", "is no DynamoDB table name"),
         ("dynamodb://[chat", "a DynamoDB address looks like dynamodb://table"),
         ("dynamodb://chat?regoin=x", 'unknown option "regoin" (did you mean "region"?)'),
-        ("dynamodb://chat?key=x", 'unknown option "key"; there are region, endpoint and profile'),
+        ("dynamodb://chat?key=x", 'unknown option "key"; there are region, endpoint, profile and tz'),
         ("dynamodb://chat?region=", 'the option "region" is empty'),
         ("dynamodb://chat?endpoint=localhost:8000", "an endpoint looks like http://localhost:8000"),
         ("dynamodb://chat?endpoint=http://", "an endpoint looks like http://localhost:8000"),

@@ -221,7 +221,7 @@ class DynamoDBReader(DynamoDBSource, Reader):
             fitted = self.layout.fit(row, self.setting.unknown_fields)
             item = self.layout.write(fitted)
             check_item(to_item(item), self.layout.key, self.layout.index)
-            if self.setting.expired == "reject" and (left := self._left(item)) is not None and left <= 0:
+            if self.setting.expired == "reject" and (left := self._left(row.kind, item)) is not None and left <= 0:
                 raise RecordError(
                     f"expired: the table deletes it by its {self._deletes_by}, which has passed (--expired write writes it all the same)"
                 )
@@ -230,16 +230,32 @@ class DynamoDBReader(DynamoDBSource, Reader):
         return fitted
 
     def remaining(self, row: Row) -> float | None:
-        return self._left(self.layout.write(row)) if self._deletes_by else None
+        name = self.layout.kinds[row.kind].kind.expires
+        if name is None or name not in (row.origin.extra if row.origin else {}) and name not in row.record:
+            return None
+        return self._left(row.kind, self.layout.write(row))
 
-    def _left(self, item: dict[str, Any]) -> float | None:
-        until = item.get(self._deletes_by) if self._deletes_by else None
-        return float(until) - time.time() if until is not None and is_number(until) else None
+    def _left(self, kind: str, item: dict[str, Any]) -> float | None:
+        """What only records with a time of expiry have; without one the table is not even asked."""
+        name = self._expires.get(kind)
+        until = item.get(name) if name else None
+        if until is None or not is_number(until) or self._deletes_by != name:
+            return None
+        return float(until) - time.time()
+
+    @cached_property
+    def _expires(self) -> dict[str, str | None]:
+        """By kind, the attribute with the time of expiry."""
+        found: dict[str, str | None] = {}
+        for name, spec in self.layout.kinds.items():
+            places = [place.attribute for place in spec.places if place.field.name == spec.kind.expires]
+            found[name] = places[0] if places else spec.kind.expires
+        return found
 
     @cached_property
     def _deletes_by(self) -> str | None:
         """Asked for once: a time-to-live that somebody switches on meanwhile counts from the next run on."""
-        return self.time_to_live()
+        return self.time_to_live() if self._description() is not None else None
 
     def takes(self, foreign: Foreign) -> bool:
         """As it is: into a table whose key attributes it has."""
