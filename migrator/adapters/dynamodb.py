@@ -231,7 +231,7 @@ class DynamoDBReader(DynamoDBSource, Reader):
 
     def remaining(self, row: Row) -> float | None:
         name = self.layout.kinds[row.kind].kind.expires
-        if name is None or name not in (row.origin.extra if row.origin else {}) and name not in row.record:
+        if name is None or (name not in (row.origin.extra if row.origin else {}) and name not in row.record):
             return None
         return self._left(row.kind, self.layout.write(row))
 
