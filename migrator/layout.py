@@ -261,7 +261,7 @@ class Layout:
         if kind is None:
             kind = self._recognise(held)
             if kind is None:
-                return Foreign(place, self._is_ghost(held), held)
+                return Foreign(place, self._is_ghost(held, self.key), held)
         compiled: _Compiled | None = self._compiled.get(kind)  # type: ignore[attr-defined]
         if compiled is None:
             return Reject(UNKNOWN_KIND, place, f'no kind "{kind[:60]}" in this mapping', held)
@@ -307,15 +307,14 @@ class Layout:
 
     def recognises(self, held: Record, key: tuple[str, ...]) -> bool:
         """Whether an item of a table with that key is of a kind of ours, or a ghost of the application's."""
-        return self._recognise(held) is not None or frozenset(held) - frozenset(key) in self.ghosts
+        return self._recognise(held) is not None or self._is_ghost(held, key)
 
     def _recognise(self, held: Record) -> str | None:
         marks: list[tuple[str, frozenset[str]]] = self._marks  # type: ignore[attr-defined]
         return next((name for name, wanted in marks if wanted <= held.keys()), None)
 
-    def _is_ghost(self, held: Record) -> bool:
-        names = frozenset(held) - frozenset(self.key)
-        return names in self.ghosts
+    def _is_ghost(self, held: Record, key: tuple[str, ...]) -> bool:
+        return frozenset(held) - frozenset(key) in self.ghosts
 
 
 def _remake(*parts: object) -> Layout:

@@ -88,7 +88,8 @@ _MASK = (1 << 128) - 1
 class Expected:
     """What of a page should be in the sink, as the sink would give it back, and what became of the rest.
 
-    `due`: rows that the sink's time-to-live deletes within DUE_SECONDS. Of foreign items that stay behind: the places of those that nobody expected, and how many are ghosts or were accepted by a pattern.
+    `due`: rows that the sink's time-to-live deletes within DUE_SECONDS. Of foreign items that stay behind: the places of those that nobody
+    expected, and how many are ghosts or were accepted by a pattern.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -159,10 +160,9 @@ class Pair:
                     out.rows.append(fitted)
                     left = self.reader.remaining(fitted)
                     out.due += left is not None and left < DUE_SECONDS
-        for item in (
-            page.foreign if self.is_everything else ()
-        ):  # who asks for some kinds does not ask for what is of none
-            self._expect_foreign(out, item)
+        if self.is_everything:  # who asks for some records does not ask for what is none
+            for item in page.foreign:
+                self._expect_foreign(out, item)
         return out
 
     def _expect_foreign(self, out: Expected, item: Foreign) -> None:

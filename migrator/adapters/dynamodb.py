@@ -233,6 +233,8 @@ class DynamoDBReader(DynamoDBSource, Reader):
         name = self.layout.kinds[row.kind].kind.expires
         if name is None or (name not in (row.origin.extra if row.origin else {}) and name not in row.record):
             return None
+        if self._deletes_by is None:
+            return None
         return self._left(row.kind, self.layout.write(row))
 
     def _left(self, kind: str, item: dict[str, Any]) -> float | None:
@@ -457,26 +459,17 @@ class DynamoDBSink(Sink):
         held = _as_held(self.layout, put.row, item)
         if is_as_it_was(before, held):
             names = {f"#{n}": name for n, name in enumerate(item)}
+            values = {f":{mark[1:]}": item[name] for mark, name in names.items()}
+            condition = " AND ".join(f"{mark} = :{mark[1:]}" for mark in names)
             try:
-                self._table.call(
-                    "put_item",
-                    now.stop,
-                    TableName=self._table.name,
-                    Item=put.item,
-                    ConditionExpression=" AND ".join(f"{mark} = :{mark[1:]}" for mark in names),
-                    ExpressionAttributeNames=names,
-                    ExpressionAttributeValues={f":{mark[1:]}": item[name] for mark, name in names.items()},
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                )
+                later = self._put_if(now, put, condition, names, values)
             except Refused as exc:
                 return Flushed(rejects=[_refused(put.row, exc)])
-            except Taken as exc:
-                later = exc.item or self._get(now, _only(self.layout.key, put.item))
-                if later is None:
-                    return self._put_where_nothing_is(now, puts)
-                if later != put.item:  # our own, whose answer was lost
-                    return Flushed(held=[(put.row, _as_held(self.layout, put.row, later))])
-            return Flushed()
+            if later is None or later == put.item:  # our own, whose answer was lost
+                return Flushed()
+            if not later:
+                return self._put_where_nothing_is(now, puts)
+            held = _as_held(self.layout, put.row, later)
         return Flushed(held=[(put.row, held)])
 
     def _add(self, key: str, put: _Put) -> None:
@@ -566,23 +559,30 @@ class DynamoDBSink(Sink):
     def _put_or_held(self, now: _Slice, put: _Put) -> Item | None:
         """Puts the item where nothing is; else what is there. An item of ours whose answer was lost is there too, and equal."""
         for _ in range(5):
-            try:
-                self._table.call(
-                    "put_item",
-                    now.stop,
-                    TableName=self._table.name,
-                    Item=put.item,
-                    ConditionExpression="attribute_not_exists(#hash)",
-                    ExpressionAttributeNames={"#hash": self.layout.key[0]},
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                )
-                return None
-            except Taken as exc:
-                # Not every server says what it holds. What was deleted since makes room for ours.
-                held = exc.item or self._get(now, _only(self.layout.key, put.item))
-            if held:
+            held = self._put_if(now, put, "attribute_not_exists(#hash)", {"#hash": self.layout.key[0]})
+            if held is None or held:
                 return held
         raise TransientStoreError(f"{self._table.words}: an item comes and goes where one is to be written")
+
+    def _put_if(
+        self, now: _Slice, put: _Put, condition: str, names: dict[str, str], values: Item | None = None
+    ) -> Item | None:
+        """Puts the item under a condition: None if it is there now, else what is held in its place; empty if that has gone meanwhile."""
+        request: dict[str, Any] = {"ConditionExpression": condition, "ExpressionAttributeNames": names}
+        if values:
+            request["ExpressionAttributeValues"] = values
+        try:
+            self._table.call(
+                "put_item",
+                now.stop,
+                TableName=self._table.name,
+                Item=put.item,
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **request,
+            )
+        except Taken as exc:  # not every server says what it holds
+            return exc.item or self._get(now, _only(self.layout.key, put.item)) or {}
+        return None
 
     def _get(self, now: _Slice, key: Item) -> Item | None:
         answer = self._table.call("get_item", now.stop, TableName=self._table.name, Key=key, ConsistentRead=True)
