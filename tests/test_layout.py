@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import pickle
@@ -15,7 +16,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-import services
 from migrator.errors import RecordError
 from migrator.layout import Form, Key, KindLayout, Layout, Place, Slot, Template, decode, encode
 from migrator.mapping import load_mapping
@@ -30,8 +30,7 @@ LAYOUTS = [
     MAPPING.layout_for("jsonl", None),
     MAPPING.layout_for("memory", None),
 ]
-SAMPLE = services.LUMINORACORE.parent / "luminoracore-sample"
-EXCERPTS = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "data"
 MOMENT = "2026-11-22T09:15:18.676315"
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -97,14 +96,18 @@ def native(attribute: dict[str, Any]) -> Value:
 
 
 def sample_items() -> list[Any]:
-    """Excerpts of the sample tables of LuminoraCore, and the whole tables where they are."""
-    found = []
-    for name, layout in [("user_id-SK", PLAIN), ("session_id-SK-gsi1", INDEXED)]:
-        for folder in (EXCERPTS, SAMPLE):
-            path = folder / f"dynamodb-{name}.json"
-            lack = pytest.mark.skipif(not path.is_file(), reason=f"no {path.name} in ../shared/luminoracore-sample")
-            found.append(pytest.param(path, layout, marks=lack, id=f"{folder.name}-{name}"))
-    return found
+    """The tables that LuminoraCore wrote, each with its layout."""
+    shapes = {"user_id-SK": "user_id/SK", "session_id-SK-gsi1": "session_id/SK+GSI1"}
+    shapes |= {"session_id-timestamp": "session_id/timestamp", "PK-SK-gsi1": "PK/SK+GSI1"}
+    return [
+        pytest.param(DATA / f"dynamodb-{name}.json.gz", MAPPING.layout_for("dynamodb", None, shape), id=name)
+        for name, shape in shapes.items()
+    ]
+
+
+def items_of(path: Path) -> list[Record]:
+    held = json.loads(gzip.decompress(path.read_bytes()))["Items"]
+    return [{name: native(each) for name, each in item.items()} for item in held]
 
 
 # There and back --------------------------------------------------------------------------------------------------------
@@ -132,20 +135,16 @@ def test_an_item_travels_through_json_lines_and_is_the_same_item(layout: Layout,
 
 @pytest.mark.parametrize(("path", "layout"), sample_items())
 def test_the_sample_tables_are_read_and_written_back_equal(path: Path, layout: Layout) -> None:
-    held = [
-        {name: native(each) for name, each in item.items()} for item in json.loads(path.read_text("utf-8"))["Items"]
-    ]
+    held = items_of(path)
     assert {read(layout, item).kind for item in held} == set(MAPPING.kind_names())
     for item in held:
         assert layout.write(read(layout, item)) == item
 
 
-@pytest.mark.parametrize(("path", "layout"), [each for each in sample_items() if "gsi1" in str(each.id)])
+@pytest.mark.parametrize(("path", "layout"), [each for each in sample_items() if "session_id" in str(each.id)])
 def test_the_session_id_of_a_sample_item_is_the_one_in_its_key(path: Path, layout: Layout) -> None:
     """H53: on such a table LuminoraCore itself puts the session id, or the user id, into the hash."""
-    held = [
-        {name: native(each) for name, each in item.items()} for item in json.loads(path.read_text("utf-8"))["Items"]
-    ]
+    held = items_of(path)
     assert any(item["session_id"] != item["user_id"] for item in held)
     assert all(read(layout, item).record["session_id"] == item["session_id"] for item in held)
 
