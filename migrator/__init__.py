@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         StoreError,
         TransientStoreError,
     )
-    from migrator.mapping import load_mapping
+    from migrator.mapping_file import load_mapping
     from migrator.plan import Options
     from migrator.report import Report
 

@@ -207,7 +207,7 @@ def mappings_show(mapping: str, as_json: bool) -> None:
     Example:  migrator mappings show luminoracore-v1.1
     """
     from migrator.console import Console
-    from migrator.mapping import load_mapping
+    from migrator.mapping_file import load_mapping
 
     Console(as_json).mapping(load_mapping(mapping))
 

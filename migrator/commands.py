@@ -17,7 +17,8 @@ from migrator.adapters.base import Setting, Source
 from migrator.checkpoint import JobStatus, jobs, state_root
 from migrator.errors import ConfigError
 from migrator.inspection import Inspection, look_through
-from migrator.mapping import Mapping, load_mapping, shipped
+from migrator.mapping import Mapping
+from migrator.mapping_file import load_mapping, shipped
 from migrator.migration import Migration
 from migrator.plan import Options, look_at
 from migrator.report import Report

@@ -18,7 +18,8 @@ from migrator.choice import EVERYTHING, Choice, moment
 from migrator.config import resolve
 from migrator.errors import ConfigError
 from migrator.layout import Layout
-from migrator.mapping import Mapping, load_mapping, recognise
+from migrator.mapping import Mapping
+from migrator.mapping_file import load_mapping, recognise
 from migrator.model import Address, Kind, Shape, Traits
 from migrator.pair import retyped_fields
 

@@ -25,7 +25,7 @@ from migrator.adapters import adapter_for, memory
 from migrator.adapters.base import Adapter, Flushed, Reader, Setting, Sink, Source
 from migrator.config import resolve
 from migrator.layout import Layout
-from migrator.mapping import load_mapping
+from migrator.mapping_file import load_mapping
 from migrator.model import Address, Existing, Origin, Page, Partition, Row, Snapshot
 from migrator.values import canonical
 

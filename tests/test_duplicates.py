@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrator.duplicates import Duplicates
-from migrator.mapping import load_mapping
+from migrator.mapping_file import load_mapping
 from migrator.model import Row
 
 KINDS = load_mapping("luminoracore-v1.1").kinds

@@ -27,7 +27,7 @@ from migrator.adapters.dynamodb import ADAPTER, DynamoDBReader, DynamoDBSink, Dy
 from migrator.adapters.dynamodb_requests import Pace
 from migrator.adapters.dynamodb_values import from_attribute, item_size, to_attribute, to_item
 from migrator.errors import ConfigError, StoreError, TransientStoreError
-from migrator.mapping import load_mapping
+from migrator.mapping_file import load_mapping
 from migrator.model import Address, Existing, Origin, Partition, Reject, Row
 from migrator.values import canonical
 from stores import fetched

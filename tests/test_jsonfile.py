@@ -22,7 +22,7 @@ from migrator.adapters import base, json_text, jsonfile, packing
 from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Setting, Source
 from migrator.adapters.jsonfile import ADAPTER
 from migrator.errors import ConfigError, StoreError
-from migrator.mapping import load_mapping
+from migrator.mapping_file import load_mapping
 from migrator.model import Address, Existing, Foreign, Origin, Page, Partition, Reject, Row, Snapshot
 from migrator.values import canonical, to_json
 

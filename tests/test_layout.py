@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from migrator.errors import RecordError
 from migrator.layout import Form, Key, KindLayout, Layout, Place, Slot, Template, decode, encode
-from migrator.mapping import load_mapping
+from migrator.mapping_file import load_mapping
 from migrator.model import Field, Foreign, Kind, Origin, Record, Reject, Row
 from migrator.values import Value, canonical, from_json, number, of_decimal, to_json
 

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from migrator import mapping as module
+from migrator import mapping_check as module
 from migrator.binding import reading, shape_of, words_of
 from migrator.errors import ConfigError, RecordError
 from migrator.layout import Layout
-from migrator.mapping import Mapping, load_mapping, recognise, shipped
+from migrator.mapping import Mapping
+from migrator.mapping_file import load_mapping, recognise, shipped
 from migrator.model import Kind, Record, Row, Shape
 from migrator.values import canonical, of_decimal
 
@@ -326,13 +327,13 @@ def test_a_wrong_mapping_is_refused_with_file_table_and_reason(edits: list[Any],
 
 def test_every_complaint_of_the_checker_has_a_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reached: set[int] = set()
-    complain = module._Checker.fail
+    complain = module.Checker.fail
 
     def fail(self: Any, where: str, reason: str) -> ConfigError:
         reached.add(sys._getframe(1).f_lineno)
         return complain(self, where, reason)
 
-    monkeypatch.setattr(module._Checker, "fail", fail)
+    monkeypatch.setattr(module.Checker, "fail", fail)
     for _, edits, _ in WRONG:
         with pytest.raises(ConfigError):
             load_mapping(write(tmp_path, edited(*edits)))

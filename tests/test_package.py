@@ -28,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_installed_elsewhere_finds_its_mappings(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    code = "from migrator.mapping import load_mapping, shipped; import migrator; print(migrator.__file__, [load_mapping(n).name for n in shipped()])"
+    code = "from migrator.mapping_file import load_mapping, shipped; import migrator; print(migrator.__file__, [load_mapping(n).name for n in shipped()])"
     # Without the finder of an editable install, which would come first.
     alone = "sys.meta_path[:] = [each for each in sys.meta_path if 'editable' not in repr(each).lower()]"
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {alone}; {code}"]

@@ -16,7 +16,7 @@ import proxy
 from migrator import Options, commands
 from migrator.adapters import memory
 from migrator.checkpoint import Checkpoint, State, write_whole
-from migrator.mapping import load_mapping
+from migrator.mapping_file import load_mapping
 from migrator.model import Existing
 
 KINDS = load_mapping("luminoracore-v1.1").kinds

@@ -30,7 +30,7 @@ from migrator.adapters import json_text
 from migrator.adapters.base import Setting
 from migrator.adapters.jsonfile import ADAPTER
 from migrator.errors import ConfigError, StoreError
-from migrator.mapping import load_mapping, recognise
+from migrator.mapping_file import load_mapping, recognise
 from migrator.model import Address, Existing, Row, Shape
 from stores import DATA
 from test_cli import run

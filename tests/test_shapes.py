@@ -21,7 +21,7 @@ import pytest
 import migrator
 from migrator import Options, Report
 from migrator.binding import shape_of
-from migrator.mapping import load_mapping
+from migrator.mapping_file import load_mapping
 from stores import DATA
 from test_application import SAMPLE, address, as_text, column, from_dynamodb, on_table, users
 from test_run import lines_of

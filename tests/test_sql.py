@@ -22,7 +22,7 @@ from migrator.adapters import sql, sqlite_snapshot
 from migrator.adapters.base import Reader, Setting, Sink, Source
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.layout import KindLayout, Layout
-from migrator.mapping import load_mapping
+from migrator.mapping_file import load_mapping
 from migrator.model import Address, Existing, Reject, Row
 from stores import fetched
 

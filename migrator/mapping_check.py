@@ -1,0 +1,539 @@
+"""Checks a mapping whole and compiles its layouts; the format is taught in mappings/README.md.
+
+Everything that could go wrong for the mapping's own sake goes wrong here, before a store is opened: a ConfigError names the file, the table
+and the reason. Knows what the tables of the TOML format mean; leaves finding and extending files to `mapping_file`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise, product
+from typing import Any, cast, get_args
+
+from migrator.choice import User
+from migrator.errors import ConfigError
+from migrator.layout import Form, Key, KindLayout, Layout, Place, Slot, Template
+from migrator.mapping import Mapping
+from migrator.model import Field, FieldType, Kind
+
+_FIELD_TYPES = get_args(FieldType)
+_FORMS = get_args(Form)
+_SORTS = {"sql": "sql", "json": "json", "dynamodb": "dynamodb"}
+_SLOT = re.compile(r"\{([a-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+_TOP = {"name", "title", "extends", "user", "kinds", "layouts"}
+_USER = {"field", "session", "shared"}
+_KIND = {"identity", "newest", "expires", "fields"}
+_FIELD = {"type", "null"}
+_LAYOUT = {"store", "like", "create", "key", "index", "ghosts", "also", "several_keys", "unread", "unread_later"}
+_KEYED = ("key", "index", "ghosts", "also", "several_keys", "unread", "unread_later")
+_KIND_LAYOUT = {"collection", "map", "except", "columns", "unique", "surrogate", "fields", "parsed"}
+_KIND_KEYED = ("key", "index", "free", "marks", "extra", "by_index", "index_wins")
+_PLACE = {"attribute", "as", "otherwise"}
+
+
+class Checker:
+    """Turns resolved TOML into a Mapping; every complaint names the file and the table it is about."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def fail(self, where: str, reason: str) -> ConfigError:
+        return ConfigError(f"{self.path}: [{where}]: {reason}" if where else f"{self.path}: {reason}")
+
+    def mapping(self, data: dict[str, Any]) -> Mapping:
+        self.known(data, _TOP, "")
+        name = self.text(data, "name", "")
+        kinds_data = self.table(data, "kinds", "")
+        if not kinds_data:
+            raise self.fail("kinds", "no kind is described")
+        kinds = {kind: self.kind(kind, body) for kind, body in kinds_data.items()}
+        layouts_data = self.table(data, "layouts", "")
+        if not layouts_data:
+            raise self.fail("layouts", "no layout is described")
+        layouts, created = {}, {}
+        for layout, body in layouts_data.items():
+            spec = self.like(layout, layouts_data, ())
+            layouts[layout] = self.layout(layout, spec, kinds)
+            sort = layouts[layout].store
+            if body.get("create", "like" not in body and sort not in created):
+                created[sort] = layout
+        resolved = json.dumps(data, sort_keys=True, default=str).encode()
+        digest = hashlib.sha256(resolved).hexdigest()
+        user = self.user(data, kinds) if "user" in data else None
+        return Mapping(name, str(data.get("title", "")), self.path, digest, kinds, layouts, created, user)
+
+    def user(self, data: dict[str, Any], kinds: dict[str, Kind]) -> User:
+        """How one user's records are told."""
+        body = self.table(data, "user", "")
+        self.known(body, _USER, "user")
+        names = {each.name for kind in kinds.values() for each in kind.fields}
+        field, session = self.text(body, "field", "user"), self.text(body, "session", "user")
+        for each in (field, session):
+            if each not in names:
+                raise self.fail("user", f'no kind has a field "{each}"{self.near(each, names)}')
+        return User(field, session, tuple(self.texts(body, "shared", "user")) if "shared" in body else ())
+
+    def like(self, name: str, layouts: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
+        where = f"layouts.{name}"
+        body = layouts.get(name)
+        if not isinstance(body, dict):
+            raise self.fail(where, "a table is wanted")
+        base = body.get("like")
+        if base is None:
+            return body
+        if not isinstance(base, str) or base not in layouts:
+            raise self.fail(where, f'like: no layout "{base}"')
+        if base in seen or base == name:
+            raise self.fail(where, "like goes in a circle")
+        whole = merged(self.like(base, layouts, (*seen, name)), body)
+        whole.pop("like")
+        return whole
+
+    # kinds
+
+    def kind(self, name: str, body: Any) -> Kind:
+        where = f"kinds.{name}"
+        if not isinstance(body, dict):
+            raise self.fail(where, "a table is wanted")
+        if not _NAME.fullmatch(name):
+            raise self.fail(where, "a kind is named by small letters, digits and _")
+        if name in _LAYOUT:
+            raise self.fail(where, f'a kind cannot be named "{name}": in a layout that is a setting')
+        self.known(body, _KIND, where)
+        fields_data = self.table(body, "fields", where)
+        fields = tuple(self.field(each, spec, f"{where}.fields") for each, spec in fields_data.items())
+        names = {each.name for each in fields}
+        identity = self.texts(body, "identity", where)
+        for each in identity:
+            if each not in names:
+                raise self.fail(where, f'identity: no field "{each}"{self.near(each, names)}')
+        if len(set(identity)) != len(identity):
+            raise self.fail(where, "identity: a field is named twice")
+        newest = body.get("newest")
+        if newest is not None and not (isinstance(newest, str) and newest in names):
+            raise self.fail(where, f'newest: no field "{newest}"')
+        expires = body.get("expires")
+        if expires is not None and not isinstance(expires, str):
+            raise self.fail(where, "expires: the name of a field is wanted")
+        return Kind(name, fields, tuple(identity), newest, expires)
+
+    def field(self, name: str, spec: Any, where: str) -> Field:
+        if isinstance(spec, str):
+            spec = {"type": spec}
+        if not isinstance(spec, dict):
+            raise self.fail(where, f"{name}: a type in quotes is wanted")
+        self.known(spec, _FIELD, f"{where}.{name}")
+        kind = spec.get("type")
+        if kind not in _FIELD_TYPES:
+            raise self.fail(where, f'{name}: unknown type "{kind}"; the types are {", ".join(_FIELD_TYPES)}')
+        null = spec.get("null", "keep")
+        if null not in ("keep", "absent"):
+            raise self.fail(where, f'{name}: null is "keep" or "absent"')
+        return Field(name, cast(FieldType, kind), null)
+
+    # layouts
+
+    def layout(self, name: str, body: dict[str, Any], kinds: dict[str, Kind]) -> Layout:
+        where = f"layouts.{name}"
+        store = body.get("store")
+        if not isinstance(store, str) or store not in _SORTS:
+            raise self.fail(where, f'unknown store "{store}"; the stores are {", ".join(_SORTS)}')
+        self.truth(body, "create", where)
+        keyed = store == "dynamodb"
+        if not keyed:
+            for unwanted in _KEYED:
+                if unwanted in body:
+                    raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
+        key = tuple(self.texts(body, "key", where)) if keyed else ()
+        if keyed and (len(key) > 2 or len(set(key)) < len(key)):
+            raise self.fail(where, "key: one or two attribute names are wanted, the hash and the range")
+        index = tuple(self.texts(body, "index", where)) if "index" in body else None
+        if index is not None and (len(index) != 3 or index[1] == index[2]):
+            raise self.fail(
+                where, "index: three names are wanted: the index, its hash attribute and its range attribute"
+            )
+        compiled = {}
+        for each, spec in body.items():
+            if each in _LAYOUT:
+                continue
+            if each not in kinds:
+                raise self.fail(
+                    where, f'"{each}" is neither a setting nor a kind{self.near(each, _LAYOUT | set(kinds))}'
+                )
+            compiled[each] = self.kind_layout(kinds[each], spec, f"{where}.{each}", store, key, index)
+        if not compiled:
+            raise self.fail(where, "no kind is described")
+        ghosts = body.get("ghosts", [])
+        if not isinstance(ghosts, list) or not all(
+            isinstance(g, list) and all(isinstance(a, str) for a in g) for g in ghosts
+        ):
+            raise self.fail(where, "ghosts: an array of arrays of attribute names is wanted")
+        also = self.also(body, where, len(key) + (2 if index is not None else 0))
+        layout = Layout(
+            name,
+            store,
+            compiled,
+            key,
+            index,
+            tuple(frozenset(each) for each in ghosts),
+            absent_is_null=store == "sql",
+            keeps_unknown=store != "sql",
+            also=also[: len(key)],
+            also_index=also[len(key) :],
+            several_keys=self.truth(body, "several_keys", where),
+            unread=self.reasons(body, "unread", compiled, where),
+            unread_later=self.reasons(body, "unread_later", compiled, where),
+        )
+        if layout.map and len(compiled) > 1:
+            raise self.fail(
+                where, f"map: a document that is a map of {layout.map.kind.name} has no place for other kinds"
+            )
+        self.distinct(layout, where)
+        return layout
+
+    def also(self, body: dict[str, Any], where: str, count: int) -> tuple[frozenset[str], ...]:
+        """Other names of the hash and range attributes of key and index: arrays of names, "*" for any."""
+        given = body.get("also")
+        if given is None:
+            return ()
+        if (
+            not isinstance(given, list)
+            or len(given) != count
+            or not all(
+                isinstance(names, list) and names and all(isinstance(n, str) and n for n in names) for names in given
+            )
+        ):
+            raise self.fail(
+                where,
+                f'also: {count} arrays of names are wanted, "*" for any: of the hash, of the range, and so for the index',
+            )
+        return tuple(frozenset(names) for names in given)
+
+    def reasons(self, body: dict[str, Any], name: str, kinds: dict[str, KindLayout], where: str) -> dict[str, str]:
+        given = self.table(body, name, where) if name in body else {}
+        for kind, why in given.items():
+            if kind not in kinds:
+                raise self.fail(f"{where}.{name}", f'no kind "{kind}" in this layout{self.near(kind, set(kinds))}')
+            if not isinstance(why, str):
+                raise self.fail(f"{where}.{name}", f"{kind}: a reason in quotes is wanted")
+        return given
+
+    def kind_layout(
+        self, kind: Kind, spec: Any, where: str, store: str, key: tuple[str, ...], index: tuple[str, ...] | None
+    ) -> KindLayout:
+        if not isinstance(spec, dict):
+            raise self.fail(where, "a table is wanted")
+        self.known(spec, _KIND_LAYOUT | set(_KIND_KEYED), where)
+        places = self.places(kind, spec, where)
+        keys: tuple[Key, ...] = ()
+        index_keys: tuple[Key, ...] = ()
+        collections = spec.get("collection")
+        if isinstance(collections, str) and collections:
+            collections = (collections,)
+        else:
+            collections = tuple(self.texts(spec, "collection", where)) if "collection" in spec else ()
+        if store != "json":
+            for unwanted in ("map", "except"):
+                if unwanted in spec:
+                    raise self.fail(where, f"{unwanted}: only a JSON document has one")
+        if store == "dynamodb":
+            keys = self.keys(kind, spec, "key", key, where)
+            if index is not None:
+                index_keys = self.keys(kind, spec, "index", index[1:], where, optional=True)
+            elif "index" in spec:
+                raise self.fail(where, "index: the layout names no index")
+            self.covers_identity(kind, keys, where)
+            if not spec.get("marks"):
+                raise self.fail(where, "marks: name the attributes by which an item of this kind is told")
+        else:
+            for unwanted in _KIND_KEYED:
+                if unwanted in spec:
+                    raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
+            if "map" in spec and collections:
+                raise self.fail(where, "collection: a document that is a map has none")
+            if "map" not in spec and not collections:
+                raise self.fail(where, "collection: the name of its table or collection is missing")
+            if "map" not in spec and "except" in spec:
+                raise self.fail(where, "except: only a map has one")
+        if store != "sql":
+            for unwanted in ("columns", "unique", "surrogate"):
+                if unwanted in spec:
+                    raise self.fail(where, f"{unwanted}: only an SQL table has one")
+        columns = self.table(spec, "columns", where) if "columns" in spec else {}
+        for column, sql in columns.items():
+            if not isinstance(sql, str):
+                raise self.fail(f"{where}.columns", f"{column}: an SQL type in quotes is wanted")
+        if columns:
+            for place in places:
+                if place.attribute not in columns:
+                    raise self.fail(
+                        f"{where}.columns", f"no column {place.attribute}, where the field {place.field.name} lives"
+                    )
+        layout = KindLayout(
+            kind,
+            places,
+            collections,
+            keys,
+            index_keys,
+            tuple(self.texts(spec, "marks", where)) if "marks" in spec else (),
+            tuple(self.texts(spec, "extra", where)) if spec.get("extra", []) != [] else (),
+            tuple(self.texts(spec, "surrogate", where)) if spec.get("surrogate", []) != [] else (),
+            columns,
+            self.truth(spec, "unique", where),
+            self.truth(spec, "by_index", where),
+            self.truth(spec, "index_wins", where),
+            self.parsed(kind, spec, where),
+            self.map(kind, spec, places, where) if "map" in spec else (),
+            tuple(self.texts(spec, "except", where)) if spec.get("except", []) != [] else (),
+        )
+        self.no_clash(layout, where)
+        return layout
+
+    def map(self, kind: Kind, spec: dict[str, Any], places: tuple[Place, ...], where: str) -> tuple[str, ...]:
+        names = self.texts(spec, "map", where)
+        by_field = {place.field.name: place for place in places}
+        if len(names) != 2 or set(names) != by_field.keys():
+            raise self.fail(
+                where,
+                f"map: two fields are wanted, that of the name and that of the value, and {kind.name} has no others",
+            )
+        named = by_field[names[0]]
+        if kind.identity != (names[0],) or named.field.type != "text" or named.form != "native":
+            raise self.fail(where, f"map: {names[0]} is a name in a JSON object: it must be the identity, and text")
+        return tuple(by_field[name].attribute for name in names)
+
+    def parsed(self, kind: Kind, spec: dict[str, Any], where: str) -> tuple[str, ...]:
+        names = self.texts(spec, "parsed", where) if "parsed" in spec else []
+        fields = {each.name for each in kind.fields if each.type == "text"}
+        for name in names:
+            if name not in fields:
+                raise self.fail(where, f'parsed: no text field "{name}"{self.near(name, fields)}')
+        return tuple(names)
+
+    def places(self, kind: Kind, spec: dict[str, Any], where: str) -> tuple[Place, ...]:
+        given = self.table(spec, "fields", where) if "fields" in spec else {}
+        names = {each.name for each in kind.fields}
+        for each in given:
+            if each not in names:
+                raise self.fail(f"{where}.fields", f'no field "{each}" in the kind {kind.name}{self.near(each, names)}')
+        places = []
+        for spot in kind.fields:
+            body = given.get(spot.name, {})
+            if isinstance(body, str):
+                body = {"attribute": body}
+            if not isinstance(body, dict):
+                raise self.fail(f"{where}.fields", f"{spot.name}: the name of an attribute is wanted")
+            self.known(body, _PLACE, f"{where}.fields.{spot.name}")
+            form = body.get("as", "native")
+            if form not in _FORMS:
+                raise self.fail(
+                    f"{where}.fields", f'{spot.name}: as: unknown form "{form}"; the forms are {", ".join(_FORMS)}'
+                )
+            if form == "date" and spot.type != "timestamp":
+                raise self.fail(f"{where}.fields", f"{spot.name}: only a timestamp can be stored as a date")
+            if form == "number" and spot.type in ("json", "timestamp"):
+                raise self.fail(f"{where}.fields", f"{spot.name}: a {spot.type} cannot be stored as a number")
+            if form == "text" and spot.type == "json":
+                raise self.fail(f"{where}.fields", f'{spot.name}: JSON is stored as text by as = "json"')
+            otherwise = body.get("otherwise")
+            attribute = body.get("attribute", spot.name)
+            if not isinstance(attribute, str) or not isinstance(otherwise, str | None) or "" in (attribute, otherwise):
+                raise self.fail(f"{where}.fields", f"{spot.name}: attribute and otherwise are names in quotes")
+            places.append(Place(spot, attribute, cast(Form, form), otherwise))
+        return tuple(places)
+
+    def keys(
+        self,
+        kind: Kind,
+        spec: dict[str, Any],
+        what: str,
+        attributes: tuple[str, ...],
+        where: str,
+        optional: bool = False,
+    ) -> tuple[Key, ...]:
+        given = spec.get(what)
+        if not isinstance(given, list) or len(given) != len(attributes):
+            raise self.fail(where, f"{what}: a template each is wanted for {' and '.join(attributes)}")
+        free = spec.get("free") if what == "key" else None
+        keys = []
+        for attribute, templates in zip(attributes, given, strict=True):
+            texts = [templates] if isinstance(templates, str) else templates
+            if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+                raise self.fail(where, f"{what}: {attribute} wants a template or an array of them")
+            compiled = tuple(self.template(text, kind, where, what, optional) for text in texts)
+            keys.append(Key(attribute, compiled, None, optional))
+        if free is not None:
+            if not isinstance(free, str):
+                raise self.fail(where, "free: a template is wanted")
+            if len(keys) == 1:
+                raise self.fail(where, "free: only a range attribute is read by a prefix, and the key has none")
+            prefix = self.template(free, kind, where, "free", True)
+            if any(slot.form != "value" for slot in prefix.slots):
+                raise self.fail(where, "free: only fields as they are")
+            if not all(template.text.startswith(free) for template in keys[-1].templates):
+                raise self.fail(where, f'free: not every template of {keys[-1].attribute} starts with "{free}"')
+            keys[-1] = replace(keys[-1], free=prefix)
+        return tuple(keys)
+
+    def template(self, text: str, kind: Kind, where: str, what: str, loose: bool) -> Template:
+        names = {each.name for each in kind.fields}
+        parts: list[str | Slot] = []
+        end = 0
+        for match in _SLOT.finditer(text):
+            if match.start() > end:
+                parts.append(text[end : match.start()])
+            name, form = match.group(1), match.group(2)
+            if name == "digest" and form is None:
+                parts.append(Slot("digest", "digest"))
+            elif name not in names:
+                raise self.fail(
+                    where, f'{what}: "{text}" names no field of {kind.name}: {name}{self.near(name, names)}'
+                )
+            elif form not in (None, "stamp"):
+                raise self.fail(where, f'{what}: "{text}": unknown form "{form}"; there is {{field:stamp}}')
+            else:
+                parts.append(Slot(name, "stamp" if form else "value"))
+            end = match.end()
+        if end < len(text):
+            parts.append(text[end:])
+        if any("{" in part or "}" in part for part in parts if isinstance(part, str)):
+            raise self.fail(where, f'{what}: "{text}": a brace that belongs to no {{field}}')
+        template = Template(text, tuple(parts))
+        if not parts:
+            raise self.fail(where, f"{what}: an empty template")
+        if not loose and not template.is_digested:
+            for left, right in pairwise(parts):
+                if isinstance(left, Slot) and isinstance(right, Slot):
+                    raise self.fail(where, f'{what}: "{text}": two fields without a separator between them')
+        return template
+
+    def covers_identity(self, kind: Kind, keys: tuple[Key, ...], where: str) -> None:
+        for key in keys:
+            heads = [template.head for template in key.templates]
+            for position, template in enumerate(key.templates):
+                others = heads[:position]
+                if (
+                    others
+                    and not template.is_digested
+                    and any(h.startswith(template.head) or template.head.startswith(h) for h in others)
+                ):
+                    raise self.fail(
+                        where,
+                        f'key: "{template.text}" could meet another template of {key.attribute}; end it with {{digest}}',
+                    )
+        for templates in product(*(key.templates for key in keys)):  # each key falls back on its own
+            if any(template.is_digested for template in templates):
+                continue
+            slots = {slot.name for template in templates for slot in template.slots if slot.form == "value"}
+            missing = [name for name in kind.identity if name not in slots]
+            if missing:
+                raise self.fail(
+                    where,
+                    f"key: the identity field {missing[0]} is in no template, so two records could fall on one key",
+                )
+
+    def no_clash(self, layout: KindLayout, where: str) -> None:
+        seen: dict[str, str] = {}
+        made: dict[str, list[str]] = {}
+        for place in layout.places:
+            if place.attribute in seen:
+                raise self.fail(
+                    where,
+                    f"fields: {seen[place.attribute]} and {place.field.name} live in one attribute, {place.attribute}",
+                )
+            seen[place.attribute] = place.field.name
+        for key in layout.keys + layout.index:
+            texts = [template.text for template in key.templates]
+            name = seen.get(key.attribute)
+            if name is not None and texts != [f"{{{name}}}"]:
+                raise self.fail(
+                    where,
+                    f"key: the field {name} lives in the key attribute {key.attribute}, whose template is another",
+                )
+            if made.setdefault(key.attribute, texts) != texts:
+                raise self.fail(where, f"index: {key.attribute} is a key attribute too, with another template")
+        for attribute in layout.extra + layout.surrogate:
+            if attribute in seen or attribute in made:
+                raise self.fail(where, f"{attribute} is a field or a key and cannot be the store's own too")
+        for mark in layout.marks:
+            if mark not in layout.attributes:
+                raise self.fail(where, f"marks: no field lives in {mark}, so no item would ever be told by it")
+
+    def distinct(self, layout: Layout, where: str) -> None:
+        """No two kinds on one collection, on one key, or told by marks that both have."""
+        kinds = list(layout.kinds.items())
+        for position, (name, kind) in enumerate(kinds):
+            for other_name, other in kinds[position + 1 :]:
+                shared = set(kind.collections) & set(other.collections)
+                if shared:
+                    raise self.fail(where, f"{name} and {other_name} share the collection {shared.pop()}")
+                if layout.store != "dynamodb":
+                    continue
+                if all(_could_meet(left, right) for left, right in zip(kind.keys, other.keys, strict=True)):
+                    raise self.fail(
+                        where,
+                        f"{name} and {other_name} could fall on one key; give their templates different beginnings",
+                    )
+                if set(kind.marks) <= other.attributes:
+                    raise self.fail(
+                        where, f"{other_name}: an item of it would be taken for a {name}; choose other marks"
+                    )
+
+    # small things
+
+    def known(self, body: dict[str, Any], allowed: set[str], where: str) -> None:
+        for name in body:
+            if name not in allowed:
+                raise self.fail(where, f'unknown setting "{name}"{self.near(name, allowed)}')
+
+    def near(self, name: str, allowed: Iterable[str]) -> str:
+        close = difflib.get_close_matches(name, sorted(allowed), 1)
+        return f' (did you mean "{close[0]}"?)' if close else ""
+
+    def table(self, body: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+        value = body.get(name)
+        if not isinstance(value, dict):
+            raise self.fail(where, f"the table {name} is missing" if value is None else f"{name}: a table is wanted")
+        return value
+
+    def truth(self, body: dict[str, Any], name: str, where: str) -> bool:
+        value = body.get(name, False)
+        if not isinstance(value, bool):
+            raise self.fail(where, f"{name}: true or false is wanted")
+        return value
+
+    def text(self, body: dict[str, Any], name: str, where: str) -> str:
+        value = body.get(name)
+        if not isinstance(value, str) or not value:
+            raise self.fail(where, f"{name} is missing")
+        return value
+
+    def texts(self, body: dict[str, Any], name: str, where: str) -> list[str]:
+        value = body.get(name)
+        if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
+            raise self.fail(where, f"{name}: an array of names is wanted")
+        return value
+
+
+def _could_meet(left: Key, right: Key) -> bool:
+    return any(a.head.startswith(b.head) or b.head.startswith(a.head) for a in left.templates for b in right.templates)
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, table by table. A value `false` takes a kind, a layout or a text away."""
+    out = dict(base)
+    for name, value in over.items():
+        if isinstance(value, dict) and isinstance(out.get(name), dict):
+            out[name] = merged(out[name], value)
+        elif value is False and isinstance(out.get(name), dict | str):
+            del out[name]
+        else:
+            out[name] = value
+    return out
