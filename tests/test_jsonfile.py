@@ -306,7 +306,7 @@ def test_a_broken_line_is_rejected_and_the_others_are_kept(tmp_path: Path, line:
     source = source_of(path)
     assert len(rows_of(source)) == 2
     (reject,) = rejects_of(source)
-    assert reject.place == f"byte {len(good)}"
+    assert reject.place == f"byte {len(good)}, line 2"
     assert re.search(reason, reject.reason), reject.reason
     assert reject.held or b'"record": {}' in line  # what was there is not lost
 
@@ -325,9 +325,10 @@ def test_a_rejected_line_is_found_by_its_number_in_every_partition_and_packing(t
                 page for part in parts for cursor in [first_cursor(source, part)] for page in source.pages(part, cursor)
             ]
             rejects = [reject for part in parts for page in source.pages(part, None) for reject in page.rejects]
-        found = {reject.reason.split("line ")[1].rstrip(")") for reject in rejects}
+        found = {reject.place.split("line ")[1] for reject in rejects}
         assert found == {str(n) for n in range(3, 40, 3)}
         assert {reject.reason for page in resumed for reject in page.rejects} <= {reject.reason for reject in rejects}
+        assert {reject.place for page in resumed for reject in page.rejects} <= {reject.place for reject in rejects}
 
 
 def first_cursor(source: Source, part: Partition) -> Any:

@@ -19,7 +19,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -262,13 +262,21 @@ class FileReader(JsonReader):
                 start, at, number = at, at + size, number + 1
                 place = f"byte {start}"
                 if line is None:
+                    place += f", line {self._line_at(began) + number}"
                     yield Reject(UNKNOWN_KIND, place, too_large(size, limit), omitted=_ALL), at, 0
                 elif not line.isspace():
                     try:
-                        yield _from_line(self.layout, line, place), at, size
+                        item = _from_line(self.layout, line, place)
                     except Broken as exc:
-                        where = f"byte {start + exc.offset}, line {self._line_at(began) + number}"
-                        yield Reject(UNKNOWN_KIND, place, f"not JSON: {exc.reason} ({where})", _as_text(line)), at, size
+                        item = Reject(
+                            UNKNOWN_KIND,
+                            place,
+                            f"not JSON from byte {start + exc.offset} on: {exc.reason}",
+                            _as_text(line),
+                        )
+                    if isinstance(item, Reject):
+                        item = replace(item, place=f"{place}, line {self._line_at(began) + number}")
+                    yield item, at, size
 
     def _items(self, after: Cursor) -> Iterator[_Item]:
         """The records of a document. A cursor is the number of those before it."""
