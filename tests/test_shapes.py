@@ -21,6 +21,7 @@ import pytest
 import migrator
 from migrator import Options, Report
 from migrator.binding import shape_of
+from migrator.errors import ConfigError
 from migrator.mapping_file import load_mapping
 from stores import DATA
 from test_application import SAMPLE, address, as_text, column, from_dynamodb, on_table, users
@@ -344,6 +345,50 @@ def test_what_luminoracore_writes_afterwards_comes_back_and_the_newest_wins(
     changed = {key: f"changed {number}" for number, key in enumerate(known)}
     new = {(user, category, f"new {key}"): f"new {number}" for number, (user, category, key) in enumerate(known)}
     assert facts == before | changed | new
+
+
+def test_a_table_whose_attributes_have_other_names_is_read_by_a_mapping_of_ones_own(
+    tables: Tables, tmp_path: Path
+) -> None:
+    """H50, a "flexible" store: its keys have names of their own, and so have some fields."""
+    mapping = tmp_path / "flexible.toml"
+    mapping.write_text(
+        'name = "flexible"\nextends = "luminoracore-v1.1"\n'
+        '[layouts."user_id/SK"]\nalso = [["owner"], ["place"]]\n'
+        '[layouts."user_id/SK".fact.fields]\nvalue = "content"\n'
+        '[layouts."user_id/SK".memory.fields]\nmemory_value = { attribute = "body", otherwise = "memory_value" }\n'
+    )
+    described, items = sample("user_id-SK")
+    renamed = {"fact": {"value": "content"}, "memory": {"memory_value": "body"}}
+    ours = []
+    for item in items[::3]:
+        kind = "fact" if item["SK"]["S"].startswith("FACT#") else "memory" if "memory_key" in item else ""
+        fields = {renamed.get(kind, {}).get(name, name): value for name, value in item.items() if name != "SK"}
+        ours.append(fields | {"owner": item["user_id"], "place": item["SK"]})
+    for each in (described["KeySchema"], described["AttributeDefinitions"]):
+        for attribute in each:
+            attribute["AttributeName"] = {"user_id": "owner", "SK": "place"}[attribute["AttributeName"]]
+    source, empty = tables.like(described, ours), tables.like(described, [])
+    options = Options(mapping=str(mapping))
+    steps = (tmp_path / "x.jsonl", tables.address(empty), tmp_path / "x.db")
+    at: Any = tables.address(source)
+    for step in steps:
+        report = migrator.migrate(at, step, options)
+        assert (report.outcome, report.proven, read(report), left_behind(report)) == ("done", "digest", len(ours), 0)
+        at = step
+    assert tables.items(empty) == tables.items(source)
+    with closing(sqlite3.connect(tmp_path / "x.db")) as db:
+        values = {row[0] for row in db.execute("SELECT value FROM facts")}
+        assert {row[0] for row in db.execute("SELECT memory_value FROM memories")} == {
+            item["body"].get("S") for item in ours if "body" in item
+        }
+    contents = {item["content"].get("S") for item in ours if "content" in item}
+    assert contents
+    assert {text for text in contents if text is not None} <= values
+    plain = migrator.migrate(
+        tables.address(source), tmp_path / "plain.jsonl"
+    )  # without it the field is one more, unknown
+    assert (plain.outcome, read(plain)) == ("done", len(ours))
 
 
 def test_a_schema_of_ones_own_goes_there_and_back_as_the_format_teaches(tables: Tables, tmp_path: Path) -> None:
