@@ -252,6 +252,20 @@ class Holdings:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """One rung of the ladder by which a store is examined: what was looked at, what was seen, and the line that mends it.
+
+    verdict: `well`; `note`, which people should know; `fault`, with which the store does not keep the application's data.
+    mend: a command, a line of configuration or, where neither can, what to do; empty where nothing is to be mended.
+    """
+
+    what: str
+    verdict: Literal["well", "note", "fault"]
+    seen: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """What a store looks like, for recognising the mapping and the layout that fit.
 

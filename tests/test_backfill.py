@@ -191,6 +191,7 @@ def _dynamodb(
     return f"{address}&tz=UTC", write, read
 
 
+@pytest.mark.timeout(3600 if LONG else 300)
 @pytest.mark.parametrize(("sort", "seeds"), [(_memory, 10), (_sqlite, 4), (_dynamodb, 4)])
 def test_no_newer_record_is_overwritten_and_every_older_one_is(
     sort: Any,

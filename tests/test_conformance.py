@@ -360,6 +360,29 @@ def test_a_record_is_swapped_only_if_it_is_as_it_was(keyed_store: Store) -> None
     assert held_by(keyed_store) == keyed_store.values([*under, record_of("fact", 9)])
 
 
+def test_a_record_is_removed_only_if_it_is_as_it_was(keyed_store: Store) -> None:
+    """What changed since it was read stays and is given back; what has gone is as good as removed."""
+    keyed_store.write(records(2))
+    sink = keyed_store.prepared()
+    before = [row for row in sink.reader().fetch(records(2)) if row is not None]
+    changed = Row(before[0].kind, before[0].record | {"updated_at": "2026-06-06T00:00:00"}, before[0].origin)
+    keyed_store.write([changed])
+    sink.begin(SLICE)
+    sink.remove(before[: len(before) // 2])
+    ((row, there),) = sink.flush().held
+    assert keyed_store.values([row]) == keyed_store.values([before[0]])
+    assert keyed_store.values([there]) == keyed_store.values([changed])
+    assert held_by(keyed_store) == keyed_store.values([changed, *before[len(before) // 2 :]])
+    sink.begin(SLICE)
+    sink.remove([there, *before[1:]])
+    assert sink.flush().held == []
+    assert held_by(keyed_store) == []
+    sink.begin(SLICE)
+    sink.upsert(records(1), Existing.REFUSE)
+    assert sink.flush().held == []
+    assert held_by(keyed_store) == keyed_store.values(records(1))
+
+
 @pytest.mark.parametrize("flushed_before", [False, True])
 def test_a_file_holds_nothing_that_only_the_first_attempt_of_a_slice_held(
     whole_store: Store, flushed_before: bool

@@ -21,7 +21,6 @@ import pytest
 import migrator
 from migrator import Options, Report
 from migrator.binding import shape_of
-from migrator.errors import ConfigError
 from migrator.mapping_file import load_mapping
 from stores import DATA
 from test_application import SAMPLE, address, as_text, column, from_dynamodb, on_table, users

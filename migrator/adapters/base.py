@@ -27,6 +27,7 @@ from migrator.model import (
     Address,
     Cursor,
     Existing,
+    Finding,
     Foreign,
     Holdings,
     Page,
@@ -249,6 +250,13 @@ class Sink(ABC):
         """
         raise StoreError("records are not replaced one by one here")
 
+    def remove(self, rows: Iterable[Row]) -> None:
+        """Delete each row, if what is there still is as it was when it was read; else `flush` gives what is there now.
+
+        Decided by the store in the same write. Nothing there any more is as good as deleted. Never called where `Traits.whole`.
+        """
+        raise StoreError("records are not deleted one by one here")
+
     @abstractmethod
     def flush(self) -> Flushed:
         """Wait until all rows since `begin` are durable, and say which were not written."""
@@ -274,6 +282,12 @@ class Adapter(Protocol):
 
     def check(self, layout: Layout) -> None:
         """Raises ConfigError if no store of this sort could hold what the layout says (a column's type). Touches nothing."""
+
+    def ladder(self, address: Address, layout: Layout) -> Iterator[Finding]:
+        """Why a store does not keep what the application saves, rung by rung, up to the first that does not hold the next. Writes nothing.
+
+        layout: the one that a new store of the sort gets, for the names that the application looks for. Raises nothing for a store's faults.
+        """
 
     def whereabouts(self, address: Address) -> str:
         """Where exactly that is, for people: the absolute path, or the table's ARN, endpoint and profile. Never a secret."""

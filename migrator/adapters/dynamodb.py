@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
+from migrator.adapters import dynamodb_ladder
 from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Flushed, Reader, Setting, Sink, Source, is_as_it_was, rejected
 from migrator.adapters.dynamodb_requests import (
     PLAN_PATIENCE,
@@ -41,6 +42,7 @@ from migrator.model import (
     Address,
     Cursor,
     Existing,
+    Finding,
     Foreign,
     Holdings,
     Identity,
@@ -77,6 +79,9 @@ class DynamoDBAdapter:
 
     def check(self, layout: Layout) -> None:
         """Nothing can be wrong that the mapping itself does not tell."""
+
+    def ladder(self, address: Address, layout: Layout) -> Iterator[Finding]:
+        return dynamodb_ladder.ladder(address)
 
     def whereabouts(self, address: Address) -> str:
         """ARN, endpoint and profile, for the plan. Of a table that is not there yet the account is not known: `*`."""
@@ -458,9 +463,7 @@ class DynamoDBSink(Sink):
             return self._put_where_nothing_is(now, puts)
         held = _as_held(self.layout, put.row, item)
         if is_as_it_was(before, held):
-            names = {f"#{n}": name for n, name in enumerate(item)}
-            values = {f":{mark[1:]}": item[name] for mark, name in names.items()}
-            condition = " AND ".join(f"{mark} = :{mark[1:]}" for mark in names)
+            condition, names, values = _that_is(item)
             try:
                 later = self._put_if(now, put, condition, names, values)
             except Refused as exc:
@@ -471,6 +474,40 @@ class DynamoDBSink(Sink):
                 return self._put_where_nothing_is(now, puts)
             held = _as_held(self.layout, put.row, later)
         return Flushed(held=[(put.row, held)])
+
+    def remove(self, rows: Iterable[Row]) -> None:
+        now = self._slice
+        self._send()
+        self._settle()
+        for row in rows:
+            while len(now.pending) >= PENDING:
+                self._collect()
+            now.pending.append(self._table.pool.submit(self._guarded, now, partial(self._delete, row=row), []))
+
+    def _delete(self, now: _Slice, puts: list[_Put], row: Row) -> Flushed:
+        """Deletes an item that is still as it was: read once more, and deleted under the condition that this very item is there."""
+        key = _only(self.layout.key, to_item(self.layout.write(row)))
+        item = self._get(now, key)
+        while item is not None:
+            held = _as_held(self.layout, row, item)
+            if not is_as_it_was(row, held):
+                return Flushed(held=[(row, held)])
+            condition, names, values = _that_is(item)
+            try:
+                self._table.call(
+                    "delete_item",
+                    now.stop,
+                    TableName=self._table.name,
+                    Key=key,
+                    ConditionExpression=condition,
+                    ExpressionAttributeNames=names,
+                    ExpressionAttributeValues=values,
+                )
+            except Taken:
+                item = self._get(now, key)
+                continue
+            break
+        return Flushed()
 
     def _add(self, key: str, put: _Put) -> None:
         now = self._slice
@@ -595,6 +632,13 @@ class DynamoDBSink(Sink):
     def close(self) -> None:
         self._abandon()
         self._table.close()
+
+
+def _that_is(item: Item) -> tuple[str, dict[str, str], Item]:
+    """The condition that this very item is there, with its names and values."""
+    names = {f"#{n}": name for n, name in enumerate(item)}
+    values = {f":{mark[1:]}": item[name] for mark, name in names.items()}
+    return " AND ".join(f"{mark} = :{mark[1:]}" for mark in names), names, values
 
 
 def _refused(row: Row, exc: Refused) -> Reject:

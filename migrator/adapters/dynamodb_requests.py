@@ -99,7 +99,7 @@ class Pace:
             now = self.clock()
             waited = now - max(begun, self._progress)
             if waited > self._patience:
-                raise TransientStoreError(f"{error}; nothing got through for {waited:.0f} s") from error
+                raise type(error)(f"{error}; nothing got through for {waited:.0f} s") from error
             if self._failures and now < self._until:
                 return  # sent before the pause began
             self._until = now + self._jitter() * min(PAUSE_CAP, PAUSE_BASE * 2 ** min(self._failures, 16))
@@ -130,8 +130,8 @@ class Table:
     def __init__(self, address: Address, patience: float | None = None, pace: Pace | None = None) -> None:
         self.name = address.name
         self.words = address.text
-        session, self.client = _client(address)
-        self.profile: str = session.profile_name
+        self._session, self.client = _client(address)
+        self.profile: str = self._session.profile_name
         url = urlsplit(self.client.meta.endpoint_url)
         self.endpoint = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"  # never a password
         own = Pace(patience) if patience is not None else pace
@@ -143,6 +143,11 @@ class Table:
     @property
     def region(self) -> str:
         return str(self.client.meta.region_name)
+
+    def credentials(self) -> str:
+        """Where they come from, in boto3's words (`env`, `shared-credentials-file`, `iam-role`); never what they are."""
+        found = self._session.get_credentials()
+        return str(found.method) if found is not None else "nowhere"
 
     @property
     def pool(self) -> ThreadPoolExecutor:
@@ -202,7 +207,9 @@ class Table:
                 pace.trouble(error, begun)
 
     def _pace_of(self, operation: str) -> Pace:
-        return self._write if operation in ("put_item", "batch_write_item", "create_table") else self._read
+        return (
+            self._write if operation in ("put_item", "delete_item", "batch_write_item", "create_table") else self._read
+        )
 
     # the table itself
 
@@ -297,9 +304,9 @@ def _client(address: Address) -> tuple[Any, Any]:
             "dynamodb", region_name=options.get("region"), endpoint_url=options.get("endpoint"), config=config
         )
     except boto.ProfileNotFound as exc:
-        raise ConfigError(f"{address.text}: {exc}; see `aws configure list-profiles`") from exc
+        raise NoProfile(f"{address.text}: {exc}; see `aws configure list-profiles`") from exc
     except boto.NoRegionError as exc:
-        raise ConfigError(
+        raise NoRegion(
             f"{address.text}: no AWS region. Add ?region=eu-west-1 to the address, set AWS_DEFAULT_REGION, or give the profile one "
             "(AWS_REGION alone is not read by boto3)"
         ) from exc
@@ -333,6 +340,42 @@ class NoTable(StoreError):
 
 class _InUse(StoreError):
     """The table is being made or changed."""
+
+
+class NoCredentials(StoreError):
+    """None could be had."""
+
+
+class NotLetIn(StoreError):
+    """AWS does not accept the credentials; `code` is its name for why."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Expired(NotLetIn):
+    """They were good once."""
+
+
+class Denied(StoreError):
+    """The credentials are good and may not do this; `action` is the name that a policy has for it."""
+
+    def __init__(self, message: str, action: str) -> None:
+        super().__init__(message)
+        self.action = action
+
+
+class Unreachable(TransientStoreError):
+    """Nothing answers at the endpoint."""
+
+
+class NoRegion(ConfigError):
+    """No region is configured."""
+
+
+class NoProfile(ConfigError):
+    """There is no profile of that name."""
 
 
 class NoSuchCall(StoreError):
@@ -381,12 +424,12 @@ def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
     except boto.ClientError as exc:
         raise _sorted_answer(exc, table, operation) from exc
     except _NO_CREDENTIALS as exc:
-        raise StoreError(
+        raise NoCredentials(
             f"{words}: no AWS credentials could be had ({type(exc).__name__}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a "
             "profile (?profile=NAME), or log in (`aws sso login`); a local server takes any"
         ) from exc
     except _UNREACHABLE as exc:
-        raise TransientStoreError(
+        raise Unreachable(
             f"{words}: no answer from {table.endpoint} ({type(exc).__name__}); check the endpoint (?endpoint=, AWS_ENDPOINT_URL_DYNAMODB), "
             "the region and the network"
         ) from exc
@@ -410,15 +453,18 @@ def _sorted_answer(exc: Any, table: Table, operation: str) -> StoreError:
     if code == "UnknownOperationException":
         return NoSuchCall(f"{words}: the server does not know {action}")
     if code in _EXPIRED:
-        return StoreError(f"{words}: the AWS credentials have expired ({code}); log in anew and run again")
+        return Expired(f"{words}: the AWS credentials have expired ({code}); log in anew and run again", code)
     if code in _CREDENTIALS:
-        return StoreError(
+        return NotLetIn(
             f"{words}: AWS does not accept these credentials ({code}); check the keys or the profile ({table.profile}), the region "
-            f"({table.region}) and this machine's clock"
+            f"({table.region}) and this machine's clock",
+            code,
         )
     if code in ("AccessDeniedException", "AccessDenied"):
         need = f"dynamodb:{action} on the table {table.name}"
-        return StoreError(f"{words}: no permission for {need}; allow it in the policy of these credentials")
+        return Denied(
+            f"{words}: no permission for {need}; allow it in the policy of these credentials", f"dynamodb:{action}"
+        )
     if code in _REFUSED:
         return Refused(reason or code)
     return StoreError(f"{words}: {action}: {code} (HTTP {status}) {reason[:200]}".rstrip())

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from migrator.adapters import json_ladder
 from migrator.adapters.base import (
     PAGE_BYTES,
     RECORD_BYTES,
@@ -62,6 +63,7 @@ from migrator.model import (
     Address,
     Cursor,
     Existing,
+    Finding,
     Foreign,
     Holdings,
     Origin,
@@ -109,6 +111,9 @@ class JsonFile:
 
     def check(self, layout: Layout) -> None:
         """Nothing can be wrong that the mapping itself does not tell."""
+
+    def ladder(self, address: Address, layout: Layout) -> Iterator[Finding]:
+        return json_ladder.ladder(address, RECORD_BYTES)
 
     def whereabouts(self, address: Address) -> str:
         return str(Path(address.name).absolute())

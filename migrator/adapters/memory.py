@@ -16,6 +16,7 @@ from migrator.model import (
     Address,
     Cursor,
     Existing,
+    Finding,
     Holdings,
     Identity,
     Page,
@@ -47,9 +48,18 @@ class MemoryStore:
             self.put(Row(kind, record), identity_key(kind, identity), fresh=True)
 
     def put(self, row: Row, key: bytes, fresh: bool = False) -> None:
-        place = len(self.rows) if fresh else self.places.get(key, len(self.rows))
+        place = self.end if fresh else self.places.get(key, self.end)
         self.rows[place] = replace(row, place=f"{place:09}")
         self.places.setdefault(key, place)
+        self.version += 1
+
+    @property
+    def end(self) -> int:
+        """The place behind the last: places only grow, and those of what was dropped stay empty."""
+        return next(reversed(self.rows), -1) + 1
+
+    def drop(self, key: bytes) -> None:
+        del self.rows[self.places.pop(key)]
         self.version += 1
 
 
@@ -75,7 +85,7 @@ class MemorySource(Source):
         return Snapshot(f"memory-{self.held.version}", None, "memory, read while the run lasts")
 
     def partitions(self, kinds: Sequence[str], wanted: int) -> list[Partition]:
-        count = len(self.held.rows)
+        count = self.held.end
         if not count:
             return []
         parts = max(1, min(wanted, count // PAGE_ROWS))
@@ -148,6 +158,18 @@ class MemorySink(Sink):
                 else:
                     self.flushed.held.append((row, deepcopy(now)))
 
+    def remove(self, rows: Iterable[Row]) -> None:
+        with self.held.lock:
+            for row in rows:
+                key = identity_key(row.kind, self.layout.kinds[row.kind].kind.identity_of(row.record))
+                place = self.held.places.get(key)
+                if place is None:
+                    continue
+                if is_as_it_was(row, self.held.rows[place]):
+                    self.held.drop(key)
+                else:
+                    self.flushed.held.append((row, deepcopy(self.held.rows[place])))
+
     def flush(self) -> Flushed:
         return self.flushed
 
@@ -164,6 +186,11 @@ class MemoryAdapter:
 
     def check(self, layout: Layout) -> None:
         """Nothing can be wrong that the mapping itself does not tell."""
+
+    def ladder(self, address: Address, layout: Layout) -> Iterator[Finding]:
+        yield Finding(
+            "persists", "fault", "it lives in this process, and is gone with it", "take a file: sqlite:///chat.db"
+        )
 
     def whereabouts(self, address: Address) -> str:
         return f"memory of this process: {address.name}"

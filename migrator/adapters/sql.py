@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from migrator.adapters import sqlite_ladder
 from migrator.adapters import sqlite_snapshot as files
 from migrator.adapters.base import Flushed, Reader, Setting, Sink, Source, is_as_it_was, rejected
 from migrator.adapters.sql_dialect import DIALECTS, Connection, Dialect, Key, Table
@@ -32,6 +33,7 @@ from migrator.model import (
     Address,
     Cursor,
     Existing,
+    Finding,
     Holdings,
     Page,
     Partition,
@@ -427,6 +429,29 @@ class SqlSink(Sink):
     def swap(self, pairs: Iterable[tuple[Row, Row]]) -> None:
         self._write(pairs, Existing.REPLACE)
 
+    def remove(self, rows: Iterable[Row]) -> None:
+        for kind, group in groupby(rows, key=lambda row: row.kind):
+            with _sorted_errors(f"{self.text}, deleting"):
+                left = list(group)
+                while left:
+                    part, left = left[:_PART_ROWS], left[_PART_ROWS:]
+                    self._remove_part(kind, part)
+
+    def _remove_part(self, kind: str, part: Sequence[Row]) -> None:
+        table, finder, rows = self._store(kind)
+        finder.catch_up()
+        changed: list[tuple[Row, Row]] = []
+        with self._transaction():
+            finder.catch_up()
+            for row in part:
+                held = self.layout.write(row)
+                now = _find(finder, rows, held)
+                if now is not None and not is_as_it_was(row, now):
+                    changed.append((row, now))
+                elif now is not None and (key := finder.find(table.identity_values(held))) is not None:
+                    self._connection().execute(self.dialect.delete(table), key)
+        self._flushed.held += changed
+
     def _write(self, pairs: Iterable[tuple[Row, Row | None]], existing: Existing) -> None:
         for kind, group in groupby(pairs, key=lambda pair: pair[0].kind):
             with _sorted_errors(f"{self.text}, writing"):
@@ -670,6 +695,9 @@ class SqlAdapter:
                     dialect().create(kind)
                 except sqlite3.Error as exc:
                     raise ConfigError(f"[layouts.{layout.id}.{name}]: the table cannot be made: {exc}") from exc
+
+    def ladder(self, address: Address, layout: Layout) -> Iterator[Finding]:
+        return sqlite_ladder.ladder(address, layout)
 
     def whereabouts(self, address: Address) -> str:
         return str(Path(address.name).absolute())

@@ -240,6 +240,13 @@ class Dialect(ABC):
             sa.update(self._base(table)).values(_parameters(table.names)).where(*where), *table.names, *names
         )
 
+    @_once
+    def delete(self, table: Table) -> str:
+        """The row with a key."""
+        names = [f"k{i}" for i in range(len(table.key))]
+        where = [sa.column(k) == sa.bindparam(n) for k, n in zip(table.key, names)]
+        return self.text(sa.delete(self._base(table)).where(*where), *names)
+
     def _own_terms(self, table: Table) -> list[ColumnElement[Any]]:
         """What our own index is over."""
         return [

@@ -50,9 +50,9 @@ class Look:
         return self.stamp is not None and self.stamp != _stamp(path)
 
 
-def connect(path: Path, options: str) -> sqlite3.Connection:
+def connect(path: Path, options: str, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
     """A connection in autocommit mode: transactions are begun where they are wanted."""
-    return sqlite3.connect(f"{path.as_uri()}?{options}", uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+    return sqlite3.connect(f"{path.as_uri()}?{options}", uri=True, isolation_level=None, timeout=timeout)
 
 
 def looks_like_sqlite(path: Path) -> bool:
@@ -66,7 +66,7 @@ def look(path: Path, scratch: Path) -> Look:
     """Open a file for reading, as it stands. What must be recovered first is copied into `scratch`."""
     path = path.resolve()
     for _ in range(_ATTEMPTS):
-        before, standing = _stamp(path), _standing(path)
+        before, standing = _stamp(path), stands(path)
         if standing == "live" and (connection := _open_live(path)) is not None:
             return Look(connection)
         if standing == "still":
@@ -123,7 +123,7 @@ def take_snapshot(path: Path, scratch: Path, limit: float, say: Callable[[str], 
 
 def _take(path: Path, part: Path, limit: float) -> datetime | None:
     """The moment that `part` now holds, or None if the file changed under a plain copy."""
-    standing = _standing(path)
+    standing = stands(path)
     if standing == "live":
         if not _is_wal(path) and (expected := _seconds_to_copy(path, part)) > limit:
             raise _too_slow(path, expected, limit)
@@ -191,7 +191,8 @@ def _seconds_to_copy(path: Path, part: Path) -> float:
 # How a file stands -----------------------------------------------------------------------------------------------------
 
 
-def _standing(path: Path) -> Standing:
+def stands(path: Path) -> Standing:
+    """How a file can be read, see above."""
     if not _is_wal(path):
         return "live"  # whether its journal is hot, SQLite says when it reads
     if _side(path, "-wal").exists():
