@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TransientStoreError,
     )
     from migrator.mapping_file import load_mapping
-    from migrator.plan import Options
+    from migrator.options import Options
     from migrator.report import Report
 
 __all__ = [
@@ -55,8 +55,8 @@ _HOMES = {
         "StoreError",
         "TransientStoreError",
     ),
-    "mapping": ("load_mapping",),
-    "plan": ("Options",),
+    "mapping_file": ("load_mapping",),
+    "options": ("Options",),
     "report": ("Report",),
 }
 

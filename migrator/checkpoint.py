@@ -103,9 +103,12 @@ def write_whole(path: Path, data: bytes) -> None:
 # The folder ------------------------------------------------------------------------------------------------------------
 
 
+STATE_VARIABLE = "MIGRATOR_STATE"
+
+
 def state_root(given: str | None = None) -> Path:
     """Where the folders of all jobs are: `given`, else MIGRATOR_STATE, else the user's state folder."""
-    chosen = given or os.environ.get("MIGRATOR_STATE")
+    chosen = given or os.environ.get(STATE_VARIABLE)
     return Path(chosen).expanduser().resolve() if chosen else Path(platformdirs.user_state_dir("migrator"))
 
 

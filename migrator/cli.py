@@ -27,7 +27,7 @@ _OPTIONS: dict[str, list[Callable[[Any], Any]]] = {
         click.option("--unknown-fields", type=click.Choice(["keep", "drop"]), default="keep", show_default=True, help="Fields the mapping does not know: kept where the sink can, else the record is rejected; or left behind."),
         click.option("--expired", type=click.Choice(["reject", "write"]), default="reject", show_default=True, help="Records that the sink's time-to-live would delete at once."),
         click.option("--foreign", multiple=True, metavar="PATTERN", help="Items of no kind whose key matches may stay behind (CONFIG#*); may be given again."),
-        click.option("--allow-empty", is_flag=True, help="Go on though the source holds nothing."),
+        click.option("--allow-empty/--no-allow-empty", default=False, help="Go on though the source holds nothing."),
         click.option("--state", metavar="DIR", help="Where jobs keep checkpoints, rejects and reports  [default: $MIGRATOR_STATE, else the user's state folder]"),
         click.option("--snapshot-limit", type=click.FloatRange(min=0), default=3.0, show_default=True, metavar="SECONDS", help="How long a snapshot may hold the application's writers up."),
     ],
@@ -49,8 +49,9 @@ def _with(*groups: str) -> Callable[[Any], Any]:
 def cli() -> None:
     """Moves chat sessions and memories between stores: checkpointed, idempotent, verified.
 
-    A store is a file (chat.db, chat.json, chat.jsonl.gz), an address (sqlite:///chat.db, "dynamodb://table?region=eu-west-1"), or a bare word (sqlite,
-    dynamodb) that LuminoraCore's own configuration explains.
+    A store is a file (chat.db, chat.json, chat.jsonl.gz), an address (sqlite:///chat.db, "dynamodb://table?region=eu-west-1"), a name from
+    migrator.toml, or a bare word (sqlite, dynamodb) that LuminoraCore's own configuration explains. migrator.toml, in the working folder or the
+    user's, may also hold defaults of options.
     """
 
 
@@ -108,6 +109,7 @@ def migrate(source: str, sink: str, as_json: bool, **options: Any) -> None:
     \b
     Example:  migrator migrate chat.db chat.jsonl.gz
     Example:  migrator migrate sqlite:///chat.db "dynamodb://chat?region=eu-west-1" --create
+    Example:  migrator migrate live backup
     """
     from migrator import commands
     from migrator.console import Console
@@ -128,7 +130,7 @@ def migrate(source: str, sink: str, as_json: bool, **options: Any) -> None:
     show_default=True,
     help="What is compared.",
 )
-@click.option("--one-way", is_flag=True, help="What is only in the sink is no difference.")
+@click.option("--one-way/--no-one-way", default=False, help="What is only in the sink is no difference.")
 @_with("two stores", "common")
 def verify(source: str, sink: str, as_json: bool, **options: Any) -> None:
     """Compare SINK with SOURCE and write to neither: what is missing, differing and extra, by name.
@@ -158,7 +160,7 @@ def inspect(store: str, as_json: bool, mapping: str | None) -> None:
     from migrator.console import Console
 
     console = Console(as_json)
-    console.inspection(commands.inspect(store, mapping, console))
+    console.inspection(commands.inspect(store, _options({"mapping": mapping}).mapping, console))
 
 
 @cli.command()
@@ -175,7 +177,7 @@ def status(state: str | None, as_json: bool) -> None:
     from migrator import commands
     from migrator.console import Console
 
-    Console(as_json).status(*commands.status(state))
+    Console(as_json).status(*commands.status(_options({"state": state}).state))
 
 
 @cli.group()
@@ -227,12 +229,16 @@ def mappings_check(mapping: str, as_json: bool) -> None:
     Console(as_json).sound(commands.check_mapping(mapping))
 
 
-def _options(given: dict[str, Any]) -> Any:
-    from migrator.plan import Options
+def _options(values: dict[str, Any]) -> Any:
+    """What the command line says, and for what it leaves out the defaults of the settings file."""
+    from migrator.options import Options
 
-    kinds = given["kinds"]
-    given["kinds"] = () if kinds is None else tuple(each.strip() for each in kinds.split(","))
-    return Options(**given, processes=True)
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    given = {name: value for name, value in values.items() if context.get_parameter_source(name) is not default}
+    if "kinds" in given:
+        given["kinds"] = tuple(each.strip() for each in given["kinds"].split(","))
+    return Options.from_file(values, **given, processes=True)
 
 
 def main(args: list[str] | None = None, prog: str = "migrator", command: click.Command = cli) -> None:

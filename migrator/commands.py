@@ -20,7 +20,8 @@ from migrator.inspection import Inspection, look_through
 from migrator.mapping import Mapping
 from migrator.mapping_file import load_mapping, shipped
 from migrator.migration import Migration
-from migrator.plan import Options, look_at
+from migrator.options import Options
+from migrator.plan import look_at
 from migrator.report import Report
 from migrator.run import Run, Show, Silent
 from migrator.verification import Verification

@@ -92,6 +92,8 @@ class Console:
             self._object(found.to_plain())
             return
         lines = [("store", found.whereabouts), ("mapping", found.mapping), ("layout", f"{found.layout}: {found.why}")]
+        if found.named_by:
+            lines.append(("told by", f"store by {found.named_by}"))
         lines += found.reading
         self.plan(lines)
         rows = [

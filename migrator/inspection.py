@@ -32,7 +32,7 @@ class KindInspection:
 
 @dataclass
 class Inspection:
-    """What `inspect` found."""
+    """What `inspect` found. `named_by`: who explained a name or a bare word; empty for an address that is written out."""
 
     address: str
     whereabouts: str
@@ -40,6 +40,7 @@ class Inspection:
     mapping: str
     layout: str
     why: str
+    named_by: str = ""
     reading: list[tuple[str, str]] = field(default_factory=list)
     kinds: dict[str, KindInspection] = field(default_factory=dict)
     ghosts: int = 0
@@ -65,6 +66,7 @@ def look_through(address: str, mapping: str | None, show: Show) -> Inspection:
         found.name,
         store.layout.id,
         _why(store),
+        store.address.named_by,
         reading_words(store.layout, found.kind_names()),
     )
     inspection.unread_tables = unread_tables(store)

@@ -22,7 +22,7 @@ from migrator.engine import SLICE_ROWS, WANTED_PARTITIONS, Crew, Job, SliceResul
 from migrator.errors import ConfigError
 from migrator.model import FOREIGN, Existing, Row, Tally, counted
 from migrator.pair import Digest, Pair, carries_foreign
-from migrator.plan import narrowed, reading_words, unread_tables
+from migrator.plan import narrowed, reading_words, told_words, unread_tables
 from migrator.report import PAGE, estimate
 from migrator.run import Run, now_words, text_of
 from migrator.verification import command_words, compare, prove
@@ -218,6 +218,7 @@ class Migration:
             ("sink", f"{plan.sink.whereabouts}, layout {plan.sink.layout.id}, {sink_words}"),
             *reading_words(plan.sink.layout, plan.kinds),
             ("mapping", f"{plan.mapping.name} ({plan.mapping.path}): {', '.join(plan.kinds)}"),
+            *told_words(plan),
         ]
         now, later = reading(plan.sink.layout, plan.kinds)
         self.report.unread = {"now": now, "later": later}

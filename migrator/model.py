@@ -289,13 +289,17 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a store is. `text` is shown to people and holds no secret; `options` are the URL's own (region, endpoint, profile)."""
+    """Where a store is. `text` is shown to people and holds no secret; `options` are the URL's own (region, endpoint, profile).
+
+    `named_by`: the file and key, or the variable, that explained a name or a bare word; empty for an address that is written out.
+    """
 
     scheme: str
     store: str
     text: str
     name: str
     options: dict[str, str] = field(default_factory=dict)
+    named_by: str = field(default="", compare=False)
 
 
 def counted(count: int, noun: str = "record") -> str:

@@ -5,10 +5,9 @@ Opens stores only to look at them. Nothing is written here, and every refusal is
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from migrator.adapters import adapter_for
 from migrator.adapters.base import Adapter, Setting
@@ -21,80 +20,10 @@ from migrator.layout import Layout
 from migrator.mapping import Mapping
 from migrator.mapping_file import load_mapping, recognise
 from migrator.model import Address, Kind, Shape, Traits
+from migrator.options import Options
 from migrator.pair import retyped_fields
 
 DEFAULT_MAPPING = "luminoracore-v1.1"
-
-
-_CHOICES: dict[str, tuple[str | None, ...]] = {
-    "existing": ("refuse", "keep", "newer", "replace"),
-    "on_reject": (None, "stop", "continue"),
-    "on_duplicate": ("newest", "stop"),
-    "unknown_fields": ("keep", "drop"),
-    "expired": ("reject", "write"),
-    "proof": ("digest", "counts", "rows", "none"),
-}
-
-
-@dataclass(frozen=True)
-class Options:
-    """A person's choices, with their defaults; the command line's options of the same names."""
-
-    dry_run: bool = False
-    price: float = 0.625
-    existing: Literal["refuse", "keep", "newer", "replace"] = "refuse"
-    create: bool | None = None
-    on_reject: Literal["stop", "continue"] | None = None
-    on_duplicate: Literal["newest", "stop"] = "newest"
-    unknown_fields: Literal["keep", "drop"] = "keep"
-    allow_empty: bool = False
-    foreign: tuple[str, ...] = ()
-    expired: Literal["reject", "write"] = "reject"
-    kinds: tuple[str, ...] = ()
-    user: str | None = None
-    since: str | None = None
-    limit: int | None = None
-    proof: Literal["digest", "counts", "rows", "none"] = "digest"
-    one_way: bool = False
-    workers: int = 0
-    processes: bool = False
-    mapping: str | None = None
-    state: str | None = None
-    restart: bool = False
-    table_shape: str | None = None
-    snapshot_limit: float = 3.0
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError for a choice that there is not."""
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                shown = ", ".join(str(choice) for choice in choices if choice is not None)
-                raise ConfigError(f'{name}: there is no "{getattr(self, name)}"; the choices are {shown}')
-        for name in ("kinds", "foreign"):
-            if not isinstance(getattr(self, name), tuple):
-                raise ConfigError(f"{name}: a tuple of texts is wanted")
-        if "" in self.kinds:
-            raise ConfigError("kinds: a name is empty; leave the option out for all kinds")
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError("limit: a number from 1 on is wanted")
-        for name in ("workers", "price", "snapshot_limit"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: a number from 0 on is wanted, not {getattr(self, name)}")
-
-    def to_plain(self) -> dict[str, Any]:
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-            if name != "processes"
-        }
-
-    @property
-    def worker_count(self) -> int:
-        return (
-            self.workers
-            if self.workers > 0
-            else max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-        )
 
 
 @dataclass(frozen=True)
@@ -140,6 +69,12 @@ class Plan:
     @property
     def kind_map(self) -> dict[str, Kind]:
         return {name: self.mapping.kinds[name] for name in self.kinds}
+
+    @property
+    def told_by(self) -> dict[str, str]:
+        """Who named source and sink, where they are not written out, and who made the choices that nobody gave."""
+        named = {"source": self.source.address.named_by, "sink": self.sink.address.named_by}
+        return {name: by for name, by in named.items() if by} | self.options.defaulted
 
     def setting(self, layout: Layout, scratch: Path) -> Setting:
         return Setting(layout, self.kinds, scratch, **self.setting_options)
@@ -188,7 +123,7 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
     address = resolve(sink)
     if _place_of(address) == _place_of(from_store.address) or _same_file(from_store, address):
         raise ConfigError(f"source and sink are one store, {address.text}: name another sink")
-    if options.table_shape is not None and address.store != "dynamodb":
+    if options.table_shape is not None and options.is_given("table_shape") and address.store != "dynamodb":
         raise ConfigError("--table-shape: only a DynamoDB table has a shape; leave it out")
     adapter = adapter_for(address.store)
     shape = adapter.describe(address)
@@ -199,7 +134,7 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
     held = shape if shape is not None and shape.tells else None
     if held is not None and options.table_shape is not None and held.key:
         layout = mapping.layout_for(address.store, held)
-        if layout.id != options.table_shape:
+        if layout.id != options.table_shape and options.is_given("table_shape"):
             raise ConfigError(
                 f"{address.text}: the table is there and has the shape {layout.id}, not {options.table_shape}; leave --table-shape out"
             )
@@ -230,18 +165,18 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
         "unknown_fields": options.unknown_fields,
         "expired": options.expired,
     }
-    choice = _choice(from_store.address, address, mapping, options)
-    if options.existing in ("keep", "newer") and adapter.traits.whole:
+    choice = _choice(from_store.address, address, mapping, options, command)
+    if command != "verify" and options.existing in ("keep", "newer") and adapter.traits.whole:
         raise ConfigError(
             f"--existing {options.existing}: {address.text} is compared and replaced whole; choose a store of single records"
         )
     return Plan(from_store, to_store, mapping, kinds, options, command, choice, describes)
 
 
-def _choice(source: Address, sink: Address, mapping: Mapping, options: Options) -> Choice:
+def _choice(source: Address, sink: Address, mapping: Mapping, options: Options, command: str) -> Choice:
     zones = source.options.get("tz", ""), sink.options.get("tz", "")
     say = "say in which zone the times without an offset are meant, ?tz=Europe/Madrid behind the address, or ?tz=local"
-    if options.existing == "newer" and "" in zones:
+    if options.existing == "newer" and command != "verify" and "" in zones:
         raise ConfigError(f"--existing newer compares times of two stores: {say}, for both")
     since = None
     if options.since is not None:
@@ -283,6 +218,11 @@ def _kinds_of(mapping: Mapping, source: Layout, sink: Layout, options: Options) 
     if not wanted:
         raise ConfigError("no kind is left to move; see --kinds")
     return tuple(wanted)
+
+
+def told_words(plan: Plan) -> list[tuple[str, str]]:
+    """What the command line did not say itself, and who did, for the plan; no line if it said everything."""
+    return [("told by", "; ".join(f"{name} by {by}" for name, by in plan.told_by.items()))] if plan.told_by else []
 
 
 def reading_words(layout: Layout, kinds: tuple[str, ...]) -> list[tuple[str, str]]:

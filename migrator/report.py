@@ -85,6 +85,7 @@ class Report:
 
     `foreign`: items that stayed behind and that nobody expected; `ghosts` and `accepted` (by --foreign) stayed behind too. `due`:
     records that the sink's time-to-live deletes within 30 days. `unread`: by kind, why the application does not find what is written (`now`), or what it writes there itself afterwards (`later`).
+    `told_by`: of source, sink and options that the command line did not say itself, the file and key, or the variable, that did.
     Times are ISO 8601 in UTC. Addresses are as resolved and hold no secret.
     """
 
@@ -94,6 +95,7 @@ class Report:
     options: dict[str, Any] = field(default_factory=dict)
     source: str = ""
     sink: str = ""
+    told_by: dict[str, str] = field(default_factory=dict)
     mapping: str = ""
     mapping_sha256: str = ""
     outcome: str = "failed"

@@ -19,7 +19,8 @@ from migrator.adapters.base import Sink, Source
 from migrator.checkpoint import State, state_root
 from migrator.duplicates import Duplicates
 from migrator.errors import MigratorError
-from migrator.plan import Options, Plan, make_plan
+from migrator.options import Options
+from migrator.plan import Plan, make_plan
 from migrator.report import Report, outcome_of
 
 
@@ -105,6 +106,7 @@ class Run:
         plan = make_plan(*self.texts, self.options, command)
         report = self.report
         report.source, report.sink = plan.source.address.text, plan.sink.address.text
+        report.told_by = plan.told_by
         report.mapping, report.mapping_sha256 = plan.mapping.name, plan.mapping.sha256
         return plan
 

@@ -17,8 +17,9 @@ from migrator.duplicates import Duplicates
 from migrator.engine import WANTED_PARTITIONS
 from migrator.errors import ConfigError
 from migrator.model import FOREIGN, Row, Snapshot
+from migrator.options import Options
 from migrator.pair import Digest, Pair
-from migrator.plan import Options, Plan
+from migrator.plan import Plan, told_words
 from migrator.report import Report
 from migrator.run import Run, Show, now_words
 from migrator.values import to_json
@@ -56,6 +57,7 @@ class Verification:
                 ("snapshot", snapshot.words),
                 ("sink", f"{plan.sink.whereabouts}, layout {plan.sink.layout.id}"),
                 ("mapping", f"{plan.mapping.name} ({plan.mapping.path}): {', '.join(plan.kinds)}"),
+                *told_words(plan),
             ]
         )
         compare(report, plan, from_store, reader, options, state, show)

@@ -76,8 +76,9 @@ def moto() -> Iterator[int]:
 
 def clean_environment() -> dict[str, str | None]:
     """What makes tests meet no account, profile, proxy or setting of whoever runs them; None is a variable to unset."""
-    ours = {name: None for name in os.environ if name.startswith(("AWS_", "LUMINORA_"))}
+    ours = {name: None for name in os.environ if name.startswith(("AWS_", "LUMINORA_", "MIGRATOR_CONFIG"))}
     return ours | {
+        "XDG_CONFIG_HOME": str(ROOT / "no-settings-of-a-user"),
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "eu-west-1",

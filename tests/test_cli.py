@@ -125,6 +125,7 @@ def test_the_example_at_the_end_of_help_works(command: tuple[str, ...], capfd: p
     text = CliRunner().invoke(cli, [*command, "--help"]).output
     examples = re.findall(r"Example: +migrator (.*)", text)
     assert examples
+    Path("migrator.toml").write_text('stores.live.address = "chat.db"\nstores.backup.address = "backup.jsonl.gz"')
     if command == ("verify",):
         run(capfd, "migrate", "chat.db", "chat.jsonl.gz")
     for example in examples:
@@ -284,6 +285,7 @@ def test_python_callers_may_name_a_store_by_its_path() -> None:
     with pytest.raises(ConfigError, match="text or a path"):
         migrator.migrate(7, "x.jsonl")  # type: ignore[arg-type]
     assert {"migrate", "verify", "Options"} <= set(dir(migrator))
+    assert all(getattr(migrator, name) for name in migrator.__all__)
 
 
 def test_a_circle_of_links_is_refused(capfd: pytest.CaptureFixture[str]) -> None:

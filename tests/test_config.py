@@ -236,12 +236,12 @@ def test_a_bare_word_that_nobody_explains_lists_what_is_here() -> None:
     assert "LUMINORA_DYNAMODB_TABLE" in refusal("dynamodb")
 
 
-def test_two_that_disagree_are_both_named() -> None:
+def test_two_that_disagree_are_both_named(tmp_path: Path) -> None:
     configured(sqlite={"database_path": "/data/a.db"}, dynamodb={"table_name": "chat", "region": "eu-west-1"})
     words = refusal("sqlite", {"LUMINORA_SQLITE_PATH": "/data/b.db"})
     assert (
         words
-        == "sqlite: luminora_config.json says /data/a.db and LUMINORA_SQLITE_PATH says /data/b.db. Write the address out"
+        == f"sqlite: {tmp_path}/luminora_config.json: storage.sqlite.database_path says /data/a.db and LUMINORA_SQLITE_PATH says /data/b.db. Write the address out"
     )
     assert resolve("sqlite", {"LUMINORA_SQLITE_PATH": "/data/a.db"}).name == "/data/a.db"
     assert "dynamodb region" in refusal("dynamodb", {"LUMINORA_DYNAMODB_REGION": "us-east-1"})
