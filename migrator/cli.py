@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _EPILOG = "Exit codes: 0 done; 1 a store failed, run again to resume; 2 refused, nothing touched; 3 rejects; 4 differences; 5 locked; 130/143 interrupted; 70 a bug."
+_DOCTOR_EPILOG = "Exit codes: 0 what is configured keeps what the chat saves; 1 it does not; 2 usage; 70 a bug."
 
 _OPTIONS: dict[str, list[Callable[[Any], Any]]] = {
     "common": [
@@ -161,6 +162,49 @@ def inspect(store: str, as_json: bool, mapping: str | None) -> None:
 
     console = Console(as_json)
     console.inspection(commands.inspect(store, _options({"mapping": mapping}).mapping, console))
+
+
+@cli.command(epilog=_EPILOG)
+@click.argument("store")
+@click.option("--yes", is_flag=True, help="Make it without asking.")
+@click.option("--table-shape", metavar="LAYOUT", help="The shape of a DynamoDB table.  [default: user_id/SK]")
+@_with("common")
+def init(store: str, yes: bool, table_shape: str | None, mapping: str | None, as_json: bool) -> None:
+    """Make STORE as LuminoraCore can read it: a SQLite file with its tables, a DynamoDB table, a JSON file. Says first what it would make, and asks.
+
+    \b
+    Example:  migrator init new.db --yes
+    """
+    from migrator import commands
+    from migrator.console import Console
+
+    console = Console(as_json)
+    new = commands.init(store, mapping, table_shape)
+    console.plan(new.lines)
+    if not yes and not console.agrees("make it?", "--yes"):
+        sys.exit(2)
+    new.make()
+    console.made(new)
+
+
+@cli.command(epilog=_DOCTOR_EPILOG)
+@click.argument("stores", nargs=-1, metavar="[STORE]...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def doctor(stores: tuple[str, ...], as_json: bool) -> None:
+    """Say why a store does not keep what the chat saves, and the one line that mends it. Writes nothing.
+
+    Without STORE: every store that LuminoraCore can be configured for, by luminora_config.json and the LUMINORA_* and AWS_* variables, and the best
+    one that works now.
+
+    \b
+    Example:  migrator doctor chat.db
+    """
+    from migrator import commands
+    from migrator.console import Console
+
+    found = commands.doctor(*stores)
+    Console(as_json).examination(found)
+    sys.exit(0 if found.is_well else 1)
 
 
 @cli.command()

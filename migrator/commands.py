@@ -15,7 +15,9 @@ from pathlib import Path
 from migrator.adapters import adapter_for
 from migrator.adapters.base import Setting, Source
 from migrator.checkpoint import JobStatus, jobs, state_root
+from migrator.doctor import Examination, examine
 from migrator.errors import ConfigError
+from migrator.initial import NewStore, new_store
 from migrator.inspection import Inspection, look_through
 from migrator.mapping import Mapping
 from migrator.mapping_file import load_mapping, shipped
@@ -63,6 +65,22 @@ def verify(source: Location, sink: Location, options: Options | None = None, sho
 def inspect(address: Location, mapping: str | None = None, show: Show | None = None) -> Inspection:
     """Read a whole store and say what it holds. Raises ConfigError if there is no store, or no mapping fits it."""
     return look_through(_text(address), mapping, show or Silent())
+
+
+def doctor(*addresses: Location) -> Examination:
+    """Examine stores and say why they do not keep what a chat saves; without addresses all that LuminoraCore can be configured for.
+
+    What is wrong with a store raises nothing: it is a finding, with the line that mends it.
+    """
+    return examine(tuple(_text(each) for each in addresses), os.environ, Path.cwd())
+
+
+def init(address: Location, mapping: str | None = None, table_shape: str | None = None) -> NewStore:
+    """A store as LuminoraCore can read it, that is to be made: `init("chat.db").make()` makes it.
+
+    Raises ConfigError where something is there already.
+    """
+    return new_store(_text(address), mapping, table_shape)
 
 
 def status(state: str | None = None) -> tuple[Path, list[JobStatus]]:

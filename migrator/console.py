@@ -18,10 +18,12 @@ from typing import Any, TextIO
 import click
 
 from migrator.checkpoint import JobStatus
-from migrator.errors import StoreError
+from migrator.doctor import Diagnosis, Examination
+from migrator.errors import ConfigError, StoreError
+from migrator.initial import NewStore
 from migrator.inspection import Inspection
 from migrator.mapping import Mapping
-from migrator.model import counted
+from migrator.model import Finding, counted
 from migrator.report import Report
 from migrator.values import to_json
 
@@ -130,6 +132,57 @@ class Console:
             _echo(f"tables that no layout names: {_some(found.unread_tables)}")
         for reject in found.rejects:
             _echo(f"unreadable: {harmless(reject)}")
+
+    def agrees(self, question: str, flag: str) -> bool:
+        """Ask whoever sits there. Raises ConfigError where nobody does, naming the flag that answers."""
+        if not (_is_terminal(sys.stderr) and sys.stdin is not None and sys.stdin.isatty()):
+            raise ConfigError(f"nobody is there to be asked: {question} Say {flag}")
+        return click.confirm(question, err=True)
+
+    def made(self, new: NewStore) -> None:
+        if self.as_json:
+            self._object(
+                {"made": True, "address": new.address.text, "whereabouts": new.whereabouts, "layout": new.layout.id}
+            )
+            return
+        _echo(f"made: {harmless(new.address.text)}")
+
+    def examination(self, found: Examination) -> None:
+        if self.as_json:
+            self._object(found.to_plain())
+            return
+        self._findings("configuration", found.configuration)
+        shown = [each for each in found.diagnoses if each.by != "nobody"]
+        if len(found.diagnoses) > 1:
+            _echo(_table(*_diagnoses(found.diagnoses), text=(0, 1, 2, 3, 4, 5)))
+            _echo()
+        for each in shown:
+            self._findings(f"{each.store} {each.address} ({each.by})" if each.address else each.store, each.findings)
+        if found.advice is not None:
+            _echo(f"the best store that works now: {harmless(found.advice.address)}")
+            for name, line in (
+                ("variables", found.advice.environment),
+                ("file", found.advice.config),
+                ("Python", found.advice.python),
+            ):
+                if line:
+                    _echo(f"  {name:<9}  {harmless(line)}")
+        _echo(
+            "what is configured keeps what the chat saves"
+            if found.is_well
+            else "what is configured does not keep what the chat saves"
+        )
+
+    def _findings(self, title: str, findings: Sequence[Finding]) -> None:
+        if not findings:
+            return
+        _echo(harmless(title))
+        width = max(len(each.what) for each in findings)
+        for each in findings:
+            _echo(f"  {_MARKS[each.verdict]} {each.what:<{width}}  {harmless(each.seen)}")
+            if each.mend:
+                _echo(f"    {'':<{width}}  → {harmless(each.mend)}")
+        _echo()
 
     def status(self, root: Path, jobs: Sequence[JobStatus]) -> None:
         if self.as_json:
@@ -257,6 +310,33 @@ _COLUMNS = {
     "verify": ("read", "duplicates", "rejected"),
 }
 _ALWAYS = {"read", "written", "unchanged", "rejected"}
+
+
+_MARKS = {"well": "ok  ", "note": "note", "fault": "BAD "}
+
+
+def _diagnoses(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
+    """One line a store, for who looks at nothing else."""
+    heads = ["store", "configured", "reached", "usable", "holds", "persists"]
+    rows = []
+    for each in diagnoses:
+        nobody = each.by == "nobody"
+        held = "" if each.records is None else ("" if each.is_all else ">") + _n(each.records)
+        rows.append(
+            [
+                each.store,
+                "-" if nobody else "in use" if each.is_active else "yes",
+                "-" if nobody else _yes(each.is_reached),
+                "-" if nobody else _yes(each.is_usable),
+                held + (f", {each.newest[:16]}" if each.newest else ""),
+                _yes(each.persists),
+            ]
+        )
+    return heads, rows
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "NO"
 
 
 def _accounting(report: Report) -> tuple[list[str], list[list[str]]]:

@@ -7,6 +7,7 @@ Writes nothing: whether a write is allowed is asked with a condition that never 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import closing
@@ -46,6 +47,9 @@ def ladder(address: Address) -> Iterator[Finding]:
     except NoRegion:
         yield _no_region()
         return
+    except NoCredentials:
+        yield _none()
+        return
     except NoProfile:
         yield Finding(
             "credentials",
@@ -62,6 +66,11 @@ def ladder(address: Address) -> Iterator[Finding]:
         yield from _from_the_door(table, address)
 
 
+def _none() -> Finding:
+    line = "export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=..."
+    return Finding("credentials", "fault", "none could be had (variables, profile, role)", line)
+
+
 def _no_region() -> Finding:
     """Fact sheet 8.2: AWS_REGION alone is not read by boto3."""
     wanted = os.environ.get("AWS_REGION")
@@ -73,12 +82,7 @@ def _from_the_door(table: Table, address: Address) -> Iterator[Finding]:
     try:
         described = table.describe()
     except NoCredentials:
-        yield Finding(
-            "credentials",
-            "fault",
-            "none could be had (variables, profile, role)",
-            "export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...",
-        )
+        yield _none()
         return
     except Expired:
         yield Finding("credentials", "fault", f"they have expired (profile {table.profile})", "aws sso login")
@@ -211,8 +215,6 @@ def _permissions(table: Table, described: dict[str, Any]) -> Iterator[Finding]:
 
 def _denied(actions: list[str], table: Table, arn: str) -> Finding:
     """The statement that a policy lacks, in one line."""
-    import json
-
     wanted = sorted(set(actions))
     statement = {"Effect": "Allow", "Action": wanted, "Resource": [arn, f"{arn}/index/*"]}
     return Finding(

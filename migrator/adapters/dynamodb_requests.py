@@ -310,6 +310,8 @@ def _client(address: Address) -> tuple[Any, Any]:
             f"{address.text}: no AWS region. Add ?region=eu-west-1 to the address, set AWS_DEFAULT_REGION, or give the profile one "
             "(AWS_REGION alone is not read by boto3)"
         ) from exc
+    except _NO_CREDENTIALS as exc:
+        raise _no_credentials(address.text, exc) from exc
     except boto.BotoCoreError as exc:
         raise ConfigError(f"{address.text}: {exc}; check the region, the profile and the AWS_* variables") from exc
     except ValueError as exc:
@@ -424,10 +426,7 @@ def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
     except boto.ClientError as exc:
         raise _sorted_answer(exc, table, operation) from exc
     except _NO_CREDENTIALS as exc:
-        raise NoCredentials(
-            f"{words}: no AWS credentials could be had ({type(exc).__name__}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a "
-            "profile (?profile=NAME), or log in (`aws sso login`); a local server takes any"
-        ) from exc
+        raise _no_credentials(words, exc) from exc
     except _UNREACHABLE as exc:
         raise Unreachable(
             f"{words}: no answer from {table.endpoint} ({type(exc).__name__}); check the endpoint (?endpoint=, AWS_ENDPOINT_URL_DYNAMODB), "
@@ -435,6 +434,13 @@ def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
         ) from exc
     except boto.BotoCoreError as exc:
         raise StoreError(f"{words}: {operation}: {exc}") from exc
+
+
+def _no_credentials(words: str, exc: Exception) -> NoCredentials:
+    return NoCredentials(
+        f"{words}: no AWS credentials could be had ({type(exc).__name__}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a "
+        "profile (?profile=NAME), or log in (`aws sso login`); a local server takes any"
+    )
 
 
 def _sorted_answer(exc: Any, table: Table, operation: str) -> StoreError:
