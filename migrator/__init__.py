@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from migrator.commands import inspect, migrate, open_store, verify
+    from migrator.commands import doctor, init, inspect, migrate, open_store, verify
     from migrator.errors import (
         ConfigError,
         Interrupted,
@@ -37,6 +37,8 @@ __all__ = [
     "Report",
     "StoreError",
     "TransientStoreError",
+    "doctor",
+    "init",
     "inspect",
     "load_mapping",
     "migrate",
@@ -45,7 +47,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "commands": ("inspect", "migrate", "open_store", "verify"),
+    "commands": ("doctor", "init", "inspect", "migrate", "open_store", "verify"),
     "errors": (
         "ConfigError",
         "Interrupted",

@@ -133,7 +133,7 @@ def _from_url(scheme: str, text: str, folder: Path) -> Address:
         if "?" in path:
             name = path.partition("?")[0]
             raise ConfigError(
-                f"a SQLite address has no options; use sqlite:///{name} (a ? that belongs to the file's name is written %3F)"
+                f"a SQLite address has no option but ?tz=ZONE; use sqlite:///{name} (a ? that belongs to the file's name is written %3F)"
             )
         return file_at(scheme, unquote(path), folder, zone)
     if rest.startswith("//") and not rest.startswith("///"):

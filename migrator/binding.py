@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from migrator.layout import Key, Layout, Place
+from migrator.layout import Key, Layout, Place, Template
 from migrator.model import Shape
 
 ANY = "*"
@@ -92,7 +92,7 @@ def _renamed(layout: Layout, shape: Shape) -> Layout:
             unread[name] = (
                 f"it is looked for in the index under {lost[0].templates[0].text}, and {lost[0].attribute} is a field"
             )
-        places = tuple(_mended(place, lost) for place in spec.places) if spec.index_wins else spec.places
+        places = tuple(_mended(place, lost, kept) for place in spec.places) if spec.index_wins else spec.places
         kinds[name] = replace(spec, keys=kept, index=tuple(k for k in index if k not in lost), places=places)
     return replace(
         layout, id=words_of(shape.key, shape.index), kinds=kinds, key=shape.key, index=shape.index, unread=unread, problem=problem
@@ -111,15 +111,24 @@ def _is_overwritten(key: Key, fields: dict[str, str]) -> bool:
     return field is not None and [template.text for template in key.templates] != [f"{{{field}}}"]
 
 
-def _mended(place: Place, lost: tuple[Key, ...]) -> Place:
-    """The application writes its index value over this field (H49): what starts like one has the field's value behind its head, or none."""
+def _mended(place: Place, lost: tuple[Key, ...], kept: tuple[Key, ...]) -> Place:
+    """The application writes its index value over this field (H49): what starts like one has the field's value behind its head, or the key has it."""
     for key in lost:
         template = key.templates[0]
         if key.attribute == place.attribute and template.head:
-            return replace(
-                place, head=template.head, behind_head=[s.name for s in template.slots] == [place.field.name]
-            )
+            if _is_of(template, place):
+                return replace(place, head=template.head, behind=(key.attribute, template.head))
+            holding = [each for each in kept if _is_of(each.templates[0], place)]
+            behind = (holding[0].attribute, holding[0].templates[0].head) if holding else None
+            return replace(place, head=template.head, behind=behind)
     return place
+
+
+def _is_of(template: Template, place: Place) -> bool:
+    """Whether a template is a beginning and this field's value."""
+    return template.parts[-1:] == template.slots and [(s.name, s.form) for s in template.slots] == [
+        (place.field.name, "value")
+    ]
 
 
 def reading(layout: Layout, kinds: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:

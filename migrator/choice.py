@@ -20,7 +20,7 @@ LOCAL = "local"
 
 @dataclass(frozen=True)
 class User:
-    """How a mapping tells whose a record is: the field with the user's id, the one with ids of sessions, and the ids of everybody."""
+    """How a mapping tells whose a record is: the field with the user's id, the one with ids of sessions (or none), and the ids of everybody."""
 
     field: str
     session: str
@@ -63,6 +63,12 @@ class Choice:
             return False
         name = re.compile(rf"(?:^|_){re.escape(self.person)}(?:_|$)")
         return any(isinstance(part, str) and name.search(part) for part in kind.identity_of(record))
+
+    def owner_of(self, record: Record) -> str:
+        """The user a record names; empty where it names none."""
+        assert self.user is not None
+        owner = record.get(self.user.field)
+        return owner if isinstance(owner, str) else ""
 
     def sessions_of(self, record: Record) -> set[str]:
         """The ids under which a record says that this person's records lie."""

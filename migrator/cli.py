@@ -293,7 +293,7 @@ def main(args: list[str] | None = None, prog: str = "migrator", command: click.C
     except click.exceptions.Exit as exc:
         sys.exit(exc.exit_code)
     except click.exceptions.Abort:
-        sys.exit(130)
+        sys.exit(_fail(KeyboardInterrupt(), args))
     except click.ClickException as exc:
         sys.exit(_misused(exc, args))
     except BrokenPipeError:

@@ -15,15 +15,15 @@ from pathlib import Path
 from migrator.adapters import adapter_for
 from migrator.adapters.base import Setting, Source
 from migrator.checkpoint import JobStatus, jobs, state_root
-from migrator.doctor import Examination, examine
 from migrator.errors import ConfigError
+from migrator.examination import Examination, examine
 from migrator.initial import NewStore, new_store
 from migrator.inspection import Inspection, look_through
 from migrator.mapping import Mapping
 from migrator.mapping_file import load_mapping, shipped
 from migrator.migration import Migration
 from migrator.options import Options
-from migrator.plan import look_at
+from migrator.plan import look_at, must_be_makable
 from migrator.report import Report
 from migrator.run import Run, Show, Silent
 from migrator.verification import Verification
@@ -98,7 +98,7 @@ def check_mapping(name_or_path: str) -> Mapping:
     """A mapping, checked whole, and that its layouts can be made. Raises ConfigError with file, table and reason."""
     found = load_mapping(name_or_path)
     for layout in found.layouts.values():
-        adapter_for(layout.store).check(layout)
+        must_be_makable(found, layout, adapter_for(layout.store))
     return found
 
 

@@ -18,8 +18,8 @@ from typing import Any, TextIO
 import click
 
 from migrator.checkpoint import JobStatus
-from migrator.doctor import Diagnosis, Examination
 from migrator.errors import ConfigError, StoreError
+from migrator.examination import Diagnosis, Examination
 from migrator.initial import NewStore
 from migrator.inspection import Inspection
 from migrator.mapping import Mapping
@@ -96,7 +96,7 @@ class Console:
         lines = [("store", found.whereabouts), ("mapping", found.mapping), ("layout", f"{found.layout}: {found.why}")]
         if found.named_by:
             lines.append(("told by", f"store by {found.named_by}"))
-        lines += found.reading
+        lines += _reading_lines(found)
         self.plan(lines)
         rows = [
             [
@@ -310,6 +310,26 @@ _COLUMNS = {
     "verify": ("read", "duplicates", "rejected"),
 }
 _ALWAYS = {"read", "written", "unchanged", "rejected"}
+
+
+def _reading_lines(found: Inspection) -> Iterator[tuple[str, str]]:
+    """Of a table: what LuminoraCore finds of what is there, counted, and of what it will write."""
+    if not found.has_keys:
+        return
+    parts = [
+        name if not kind.unfound else f"{name} {_n(kind.count - kind.unfound)} of {_n(kind.count)}"
+        for name, kind in found.kinds.items()
+        if kind.count
+    ]
+    yield "readable now", ", ".join(parts) or "nothing"
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.unread_later.items():
+        reasons.setdefault(why, []).append(name)
+    words = [
+        "all" if not reasons else "all others",
+        *(f"not {', '.join(names)}: {why}" for why, names in reasons.items()),
+    ]
+    yield "after its next write", "; ".join(words)
 
 
 _MARKS = {"well": "ok  ", "note": "note", "fault": "BAD "}

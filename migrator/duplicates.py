@@ -13,6 +13,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from migrator.errors import StoreError
 from migrator.files import private
 from migrator.model import Kind, Row, identity_key
 from migrator.values import Value, digest16, is_number
@@ -50,11 +51,13 @@ class Duplicates:
             db.executemany("INSERT INTO seen VALUES (?, ?, ?)", _entries(rows, kinds, apart))
             db.execute(
                 "INSERT INTO losers SELECT place FROM (SELECT place, row_number() OVER"
-                " (PARTITION BY identity ORDER BY rank DESC, place DESC) AS turn FROM seen) WHERE turn > 1"
+                " (PARTITION BY identity ORDER BY rank DESC, place DESC) AS turn FROM (SELECT DISTINCT * FROM seen)) WHERE turn > 1"
             )
             (count,) = db.execute("SELECT count(*) FROM losers").fetchone()
             db.execute("DROP TABLE seen")
             db.execute("COMMIT")
+        except sqlite3.OperationalError as exc:
+            raise StoreError(f"{path}: {exc}; make room there, or choose another folder with --state") from exc
         finally:
             db.close()
         aside.replace(path)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from migrator.adapters.base import Setting
+from migrator.binding import reading
 from migrator.engine import WANTED_PARTITIONS
 from migrator.mapping import Mapping
 from migrator.model import Reject, Row
-from migrator.plan import Store, look_at, reading_words, unread_tables
+from migrator.plan import Store, look_at, unread_tables
 from migrator.run import Show
 from migrator.values import to_json
 
@@ -28,6 +29,8 @@ class KindInspection:
     oldest: str | None = None
     newest: str | None = None
     expired: int = 0
+    unfound: int = 0
+    """Of a table's records those that lie where LuminoraCore does not look."""
 
 
 @dataclass
@@ -40,8 +43,9 @@ class Inspection:
     mapping: str
     layout: str
     why: str
+    has_keys: bool
     named_by: str = ""
-    reading: list[tuple[str, str]] = field(default_factory=list)
+    unread_later: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, KindInspection] = field(default_factory=dict)
     ghosts: int = 0
     foreign: int = 0
@@ -66,8 +70,9 @@ def look_through(address: str, mapping: str | None, show: Show) -> Inspection:
         found.name,
         store.layout.id,
         _why(store),
+        bool(store.shape.key),
         store.address.named_by,
-        reading_words(store.layout, found.kind_names()),
+        reading(store.layout, found.kind_names())[1],
     )
     inspection.unread_tables = unread_tables(store)
     now = time.time()
@@ -81,7 +86,9 @@ def look_through(address: str, mapping: str | None, show: Show) -> Inspection:
                 for partition in source.partitions(list(store.layout.kinds), WANTED_PARTITIONS):
                     for page in source.pages(partition, None):
                         for row in page.rows:
-                            _look_at_row(inspection.kinds.setdefault(row.kind, KindInspection()), row, found, now)
+                            kind = inspection.kinds.setdefault(row.kind, KindInspection())
+                            _look_at_row(kind, row, found, now)
+                            kind.unfound += bool(store.layout.key) and not store.layout.is_found(row)
                         for reject in page.rejects:
                             _look_at_reject(inspection, reject)
                         inspection.ghosts += sum(each.ghost for each in page.foreign)

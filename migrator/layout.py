@@ -142,12 +142,22 @@ class Key:
                 problem = exc  # the last one asks for the least
         raise problem
 
+    def is_right(self, kind: Kind, record: Record, value: Value) -> bool:
+        """Whether a value that differs from what `render` makes is right all the same: it is under the prefix by which the application reads."""
+        if self.free is None or not isinstance(value, str):
+            return False
+        try:
+            return value.startswith(self.free.render(kind, record))
+        except RecordError:
+            return False
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a field lives in an item: the attribute's name, its form, and the attribute it is read from where that one is not there.
 
-    head: what starts with it was written over the field by mistake; the value is behind it, or there is none.
+    head: what starts with it was written over the field by mistake. behind: where the value is then, an attribute and what stands before it
+    there; None if it is nowhere.
     """
 
     field: Field
@@ -155,7 +165,7 @@ class Place:
     form: Form = "native"
     otherwise: str | None = None
     head: str = ""
-    behind_head: bool = False
+    behind: tuple[str, str] | None = None
 
     @property
     def says_null(self) -> bool:
@@ -293,17 +303,44 @@ class Layout:
     def settled(self, row: Row, extras: bool = True) -> Row:
         """The row for comparing: what is right in more than one way is left out of its origin.
 
-        That is a key under the right prefix where the suffix is free, and a field that was read from the attribute LuminoraCore keeps
-        it in. `extras` is False where the other store cannot say which attributes of the store's own belong there.
+        That is a key under the right prefix where the suffix is free, a field that was read from the attribute LuminoraCore keeps it in,
+        and another spelling of a JSON text. `extras` is False where the other store cannot say which attributes of the store's own belong there.
         """
         if row.origin is None or row.kind not in self.kinds:
             return row
         origin = self._compiled[row.kind].settled(row, extras)  # type: ignore[attr-defined]
         return row if origin is row.origin else replace(row, origin=origin)
 
+    def without_spelling(self, kind: str, origin: Origin) -> Origin | None:
+        """An origin of this layout without what says only how a JSON text was spelled."""
+        spelled = self._compiled[kind].spelled  # type: ignore[attr-defined]
+        if spelled.isdisjoint(origin.set):
+            return origin
+        left = {name: value for name, value in origin.set.items() if name not in spelled}
+        return replace(origin, set=left) if left or origin.unset or origin.extra else None
+
     def guarantees(self, kind: str) -> bool:
-        """True if a store of this layout cannot hold two records of this kind with one identity."""
-        return not self.several_keys and self.kinds[kind].guarantees_identity
+        """True if a store of this layout cannot hold two records of this kind with one identity, each under the key that is made for it."""
+        spec = self.kinds[kind]
+        return not self.several_keys and len(spec.keys) == len(self.key) and spec.guarantees_identity
+
+    def is_found(self, row: Row) -> bool:
+        """Whether the application finds a row where it lies: under the key that is looked for, and in the index where it looks there."""
+        spec, origin = self.kinds[row.kind], row.origin
+        if row.kind in self.unread:
+            return False
+        if origin is None:
+            return True
+        looked_at = [*spec.keys, *(spec.index[:1] if spec.by_index else ())]
+        return not any(
+            key.attribute in origin.unset
+            or (key.attribute in origin.set and not key.is_right(spec.kind, row.record, origin.set[key.attribute]))
+            for key in looked_at
+        )
+
+    def is_misplaced(self, row: Row) -> bool:
+        """Whether a row lies under another key than the one that is made for it."""
+        return row.origin is not None and not row.origin.set.keys().isdisjoint(self.key)
 
     def recognises(self, held: Record, key: tuple[str, ...]) -> bool:
         """Whether an item of a table with that key is of a kind of ours, or a ghost of the application's."""
@@ -334,6 +371,7 @@ class _Compiled:
         self.fallbacks = frozenset(p.attribute for p in spec.places if p.otherwise)
         self.coded = tuple(p for p in spec.places if p.otherwise or p.form != "native" or p.head)
         made = {p.attribute for p in spec.places} | {key.attribute for key in self.templated}
+        self.spelled = frozenset(p.attribute for p in spec.places if p.form == "json")
         self.olds = {p.otherwise: p.attribute for p in spec.places if p.otherwise and p.otherwise not in made}
         watched = {p.attribute for p in self.coded} | {key.attribute for key in self.templated}
         self.watched = tuple(sorted(watched | self.olds.keys()))
@@ -354,10 +392,12 @@ class _Compiled:
             else:
                 continue
             if spot.head and isinstance(value, str) and value.startswith(spot.head):
-                if spot.behind_head:
-                    record[name] = value.removeprefix(spot.head)
+                attribute, head = spot.behind or ("", "")
+                there = held.get(attribute)
+                if isinstance(there, str) and there.startswith(head):
+                    record[name] = there.removeprefix(head)
             elif value is None:
-                if name not in self.absent_nulls:
+                if name not in self.absent_nulls and not (spot.says_null and self.layout.absent_is_null):
                     record[name] = None
             else:
                 record[name] = decode(spot, value)
@@ -480,16 +520,12 @@ class _Compiled:
         if origin.layout != self.layout.id:
             return replace(origin, extra=extra) if origin.set or origin.unset or extra else None
         unset = tuple(a for a in origin.unset if a not in self.fallbacks)
-        differs = {a: v for a, v in origin.set.items() if self.olds.get(a) not in origin.unset}
+        differs = {
+            a: v for a, v in origin.set.items() if self.olds.get(a) not in origin.unset and a not in self.spelled
+        }
         for key in self.spec.keys:
-            value = differs.get(key.attribute)
-            if key.free is None or not isinstance(value, str):
-                continue
-            try:
-                if value.startswith(key.free.render(self.kind, row.record)):
-                    del differs[key.attribute]
-            except RecordError:
-                continue
+            if key.attribute in differs and key.is_right(self.kind, row.record, differs[key.attribute]):
+                del differs[key.attribute]
         if not (differs or unset or extra):
             return None
         return replace(origin, set=differs, unset=unset, extra=extra)

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise, product
@@ -49,6 +50,7 @@ class Checker:
 
     def mapping(self, data: dict[str, Any]) -> Mapping:
         self.known(data, _TOP, "")
+        self.printable(data, "")
         name = self.text(data, "name", "")
         kinds_data = self.table(data, "kinds", "")
         if not kinds_data:
@@ -69,14 +71,26 @@ class Checker:
         user = self.user(data, kinds) if "user" in data else None
         return Mapping(name, str(data.get("title", "")), self.path, digest, kinds, layouts, created, user)
 
+    def printable(self, body: Any, where: str) -> None:
+        """No name and no text of a mapping has a control character in it: no store could be asked for it."""
+        inside = body.items() if isinstance(body, dict) else enumerate(body) if isinstance(body, list) else ()
+        for name, value in inside:
+            for text in (name, value):
+                if isinstance(text, str) and any(unicodedata.category(letter) == "Cc" for letter in text):
+                    raise self.fail(where, f"a control character in {text!r}")
+            self.printable(value, f"{where}.{name}" if where else str(name))
+
     def user(self, data: dict[str, Any], kinds: dict[str, Kind]) -> User:
         """How one user's records are told."""
         body = self.table(data, "user", "")
         self.known(body, _USER, "user")
         names = {each.name for kind in kinds.values() for each in kind.fields}
-        field, session = self.text(body, "field", "user"), self.text(body, "session", "user")
+        field, session = (
+            self.text(body, "field", "user"),
+            self.text(body, "session", "user") if "session" in body else "",
+        )
         for each in (field, session):
-            if each not in names:
+            if each and each not in names:
                 raise self.fail("user", f'no kind has a field "{each}"{self.near(each, names)}')
         return User(field, session, tuple(self.texts(body, "shared", "user")) if "shared" in body else ())
 
@@ -122,6 +136,8 @@ class Checker:
         expires = body.get("expires")
         if expires is not None and not isinstance(expires, str):
             raise self.fail(where, "expires: the name of a field is wanted")
+        if any(each.name == expires and each.type not in ("integer", "float") for each in fields):
+            raise self.fail(where, f"expires: {expires} holds no epoch seconds; a number is wanted")
         return Kind(name, fields, tuple(identity), newest, expires)
 
     def field(self, name: str, spec: Any, where: str) -> Field:
@@ -231,7 +247,7 @@ class Checker:
         if not isinstance(spec, dict):
             raise self.fail(where, "a table is wanted")
         self.known(spec, _KIND_LAYOUT | set(_KIND_KEYED), where)
-        places = self.places(kind, spec, where)
+        places = self.places(kind, spec, where, store)
         keys: tuple[Key, ...] = ()
         index_keys: tuple[Key, ...] = ()
         collections = spec.get("collection")
@@ -317,7 +333,7 @@ class Checker:
                 raise self.fail(where, f'parsed: no text field "{name}"{self.near(name, fields)}')
         return tuple(names)
 
-    def places(self, kind: Kind, spec: dict[str, Any], where: str) -> tuple[Place, ...]:
+    def places(self, kind: Kind, spec: dict[str, Any], where: str, store: str) -> tuple[Place, ...]:
         given = self.table(spec, "fields", where) if "fields" in spec else {}
         names = {each.name for each in kind.fields}
         for each in given:
@@ -331,7 +347,7 @@ class Checker:
             if not isinstance(body, dict):
                 raise self.fail(f"{where}.fields", f"{spot.name}: the name of an attribute is wanted")
             self.known(body, _PLACE, f"{where}.fields.{spot.name}")
-            form = body.get("as", "native")
+            form = body.get("as", "number" if store == "sql" and spot.type == "boolean" else "native")
             if form not in _FORMS:
                 raise self.fail(
                     f"{where}.fields", f'{spot.name}: as: unknown form "{form}"; the forms are {", ".join(_FORMS)}'

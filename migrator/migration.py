@@ -22,7 +22,7 @@ from migrator.engine import SLICE_ROWS, WANTED_PARTITIONS, Crew, Job, SliceResul
 from migrator.errors import ConfigError
 from migrator.model import FOREIGN, Existing, Row, Tally, counted
 from migrator.pair import Digest, Pair, carries_foreign
-from migrator.plan import narrowed, reading_words, told_words, unread_tables
+from migrator.plan import keeps_keys, narrowed, reading_words, told_words, unread_tables
 from migrator.report import PAGE, estimate
 from migrator.run import Run, now_words, text_of
 from migrator.verification import command_words, compare, prove
@@ -152,19 +152,20 @@ class Migration:
     def _begin(self, source: Source, reader: Reader) -> None:
         plan, state = self.plan, self.state
         if not source.holds(plan.kinds).any and not self.options.allow_empty:
+            of = (
+                f" of {', '.join(plan.kinds)}"
+                if plan.source.shape is not None and plan.source.shape.tells
+                else ", of any mapping"
+            )
             raise ConfigError(
-                f"{plan.source.address.text} holds no records of {', '.join(plan.kinds)}: is it the store the application writes to? "
+                f"{plan.source.address.text} holds no records{of}: is it the store the application writes to? "
                 "A chat that fell back to memory leaves an empty one behind. --allow-empty if it is meant"
             )
         checkpoint = Checkpoint(state.name, plan.describes, self.report.started, snapshot=self.snapshot)
         compared = (*plan.kinds, FOREIGN) if carries_foreign(source, reader, plan.kinds) else plan.kinds
         checkpoint.sink_was_empty = not reader.holds(compared).any
-        doubtful = [kind for kind in plan.kinds if not source.guarantees(kind)]
-        if doubtful and plan.source.address.store == "dynamodb":
-            names = ", ".join(doubtful)
-            self.show.say(
-                f"the table's keys allow one {names} under two keys: it is read once more to look for them (half a unit for 4 KB)"
-            )
+        if plan.source.address.store == "dynamodb":
+            self.show.say("the table is read once more, for records that lie under two keys (half a unit for 4 KB)")
         losers = Duplicates.build(state.duplicates, source.repeated(plan.kinds), plan.mapping.kinds, reader.apart)
         checkpoint.repeated = losers
         if losers and self.options.on_duplicate == "stop":
@@ -182,13 +183,22 @@ class Migration:
     def _ids_of_user(self, source: Source) -> list[str]:
         """The user's id, and those of the user's sessions, under which the conversation lies (fact sheet 2.12): one reading of the source."""
         choice = self.plan.choice
-        ids = {choice.person}
+        ids, found, near = {choice.person}, False, ""
         with self.show.progress("looking for the user's sessions", source.size_hint()) as tick:
             for partition in source.partitions(list(self.plan.source.layout.kinds), 1):
                 for page in source.pages(partition, None):
                     for row in page.rows:
                         ids |= choice.sessions_of(row.record)
+                        owner = choice.owner_of(row.record)
+                        found = found or owner == choice.person
+                        if owner.casefold() == choice.person.casefold():
+                            near = owner
                     tick(len(page.rows))
+        if not found and not self.options.allow_empty:
+            hint = f'; there is "{near}"' if near else ""
+            raise ConfigError(
+                f'no record of {self.plan.source.address.text} is of the user "{choice.person}"{hint}. --allow-empty if none is meant'
+            )
         return sorted(ids)
 
     def _tell_plan(self, source: Source, reader: Reader) -> None:
@@ -208,6 +218,7 @@ class Migration:
         else:
             rule = _RULES[self.options.existing]
         many = f"{self.workers} worker{'s' if self.workers > 1 else ''}{' (processes)' if self.processes else ''}"
+        kept = keeps_keys(plan.source.layout, plan.sink.layout)
         lines = [
             (
                 "source",
@@ -216,12 +227,12 @@ class Migration:
             ),
             ("snapshot", self.snapshot.words),
             ("sink", f"{plan.sink.whereabouts}, layout {plan.sink.layout.id}, {sink_words}"),
-            *reading_words(plan.sink.layout, plan.kinds),
+            *reading_words(plan.sink.layout, plan.kinds, kept),
             ("mapping", f"{plan.mapping.name} ({plan.mapping.path}): {', '.join(plan.kinds)}"),
             *told_words(plan),
         ]
         now, later = reading(plan.sink.layout, plan.kinds)
-        self.report.unread = {"now": now, "later": later}
+        self.report.unread = {"now": later if kept else now, "later": later}
         if checkpoint.repeated:
             lines.append(
                 (

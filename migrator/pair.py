@@ -20,6 +20,7 @@ from migrator.model import (
     UNKNOWN_KIND,
     Foreign,
     Kind,
+    Origin,
     Page,
     Record,
     Reject,
@@ -235,11 +236,15 @@ class Pair:
             return canonical(record)
         if self._drop_null:
             record = {name: value for name, value in record.items() if value is not None}
-        if row.origin is not None:
-            origin = self.reader.layout.settled(row, self._extras).origin
-            if origin is not None:
-                return canonical([record, origin.to_plain()])
-        return canonical(record)
+        origin = self._settled(row)
+        return canonical(record) if origin is None else canonical([record, origin.to_plain()])
+
+    def _settled(self, row: Row) -> Origin | None:
+        """What counts of a row's origin when it is compared."""
+        origin = self.reader.layout.settled(row, self._extras).origin if row.origin is not None else None
+        if origin is not None and origin.layout == self.source.layout.id and row.kind in self.source.layout.kinds:
+            return self.source.layout.without_spelling(row.kind, origin)
+        return origin
 
     def differing_fields(self, expected: Row, held: Row) -> list[str]:
         """The names of fields and of key or index attributes in which two rows differ."""
@@ -249,7 +254,7 @@ class Pair:
             if canonical(expected.record.get(name)) != canonical(held.record.get(name))
             or (not self._drop_null and (name in expected.record) != (name in held.record))
         ]
-        settled = [self.reader.layout.settled(row, self._extras).origin for row in (expected, held)]
+        settled = [self._settled(row) for row in (expected, held)]
         attributes: set[str] = set()
         sets = [origin.set | origin.extra if origin else {} for origin in settled]
         attributes |= {

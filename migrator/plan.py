@@ -117,6 +117,14 @@ def _by_kinds(shape: Shape) -> Mapping:
     return mapping
 
 
+def must_be_makable(mapping: Mapping, layout: Layout, adapter: Adapter) -> None:
+    """Raises ConfigError, with the mapping's file, if no store of the adapter's sort could hold what the layout says."""
+    try:
+        adapter.check(layout)
+    except ConfigError as exc:
+        raise ConfigError(f"{mapping.path}: {exc}") from exc
+
+
 def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
     """Look at both ends and make a plan of them. Raises ConfigError; nothing is touched."""
     from_store, mapping = look_at(source, options.mapping)
@@ -147,6 +155,8 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
         raise ConfigError(
             f"{address.text}: nothing can be written into this table: {layout.problem}. Choose another table"
         )
+    for one, its in ((from_store.adapter, from_store.layout), (adapter, layout)):
+        must_be_makable(mapping, its, one)
     to_store = Store(address, adapter, shape, layout, adapter.whereabouts(address))
     kinds = _kinds_of(mapping, from_store.layout, layout, options)
     describes = {
@@ -225,12 +235,21 @@ def told_words(plan: Plan) -> list[tuple[str, str]]:
     return [("told by", "; ".join(f"{name} by {by}" for name, by in plan.told_by.items()))] if plan.told_by else []
 
 
-def reading_words(layout: Layout, kinds: tuple[str, ...]) -> list[tuple[str, str]]:
-    """What the application finds of each kind in such a store: now, and of what it writes there itself later. Of tables only."""
+def keeps_keys(source: Layout, sink: Layout) -> bool:
+    """Whether what the application wrote into a table lies under its own keys in the sink: between two tables of one shape, and from JSON Lines."""
+    return sink.store == "dynamodb" and (source.id == sink.id or source.store == "jsonl")
+
+
+def reading_words(layout: Layout, kinds: tuple[str, ...], keeps_keys: bool = False) -> list[tuple[str, str]]:
+    """What the application finds of each kind in such a store: now, and of what it writes there itself later. Of tables only.
+
+    `keeps_keys`: what is there now lies under the keys that the application itself gave it.
+    """
     if layout.store != "dynamodb":
         return []
     lines = []
-    for name, unread in zip(("readable now", "after its next write"), reading(layout, kinds), strict=True):
+    now, later = reading(layout, kinds)
+    for name, unread in (("readable now", later if keeps_keys else now), ("after its next write", later)):
         found = [kind for kind in kinds if kind not in unread]
         reasons: dict[str, list[str]] = {}
         for kind, why in unread.items():
@@ -272,6 +291,11 @@ def narrowed(plan: Plan, loses_source: frozenset[str], loses_sink: frozenset[str
             words.append(
                 f"{kind} {name}: from {here} the application reads it as JSON where it is some, from the other store as text"
             )
-    if plan.sink.address.store == "dynamodb":
+    numbers = ("integer", "float", "json")
+    if plan.sink.address.store == "dynamodb" and any(
+        place.form in ("native", "number") and place.field.type in numbers
+        for name in plan.kinds
+        for place in plan.sink.layout.kinds[name].places
+    ):
         words.append("-0.0 becomes 0")
     return words

@@ -14,7 +14,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -28,6 +28,9 @@ _MIN64, _MAX64 = -(1 << 63), 1 << 64  # what orjson writes and reads as an integ
 # Where a parse by orjson could round: 16 or more digits in a row, or an exponent of three digits.
 _MAYBE_INEXACT = re.compile(rb"[0-9.]{16,}|[eE][+-]?[0-9]{3,}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+DEEPEST = 200
+"""Levels of nesting that a value may have: orjson writes 254, and a record lies a few levels deep in what is written."""
 
 
 def number(text: str) -> int | float | Decimal:
@@ -147,9 +150,27 @@ def from_json(data: bytes, *, plain: bool = False) -> Value:
             parsed = json.loads(data.decode(), parse_float=_fraction, parse_int=number, parse_constant=_no_constant)
         else:
             parsed = orjson.loads(data)
+        if is_too_deep(data, parsed):
+            raise ValueError("is nested too deeply")
         return parsed if plain or b'"$' not in data else _untagged(parsed)
     except RecursionError as exc:
         raise ValueError("is nested too deeply") from exc
+
+
+def is_too_deep(text: bytes, parsed: Value) -> bool:
+    """Whether a value is nested deeper than DEEPEST levels. Few texts have so many brackets that it must be looked at."""
+    if text.count(b"[") + text.count(b"{") <= DEEPEST:
+        return False
+    level: list[Value] = [parsed]
+    for _ in range(DEEPEST):
+        level = [inner for each in level for inner in _inside(each) if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Value) -> Iterable[Value]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def to_plain_json(value: Value) -> bytes:

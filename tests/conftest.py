@@ -7,9 +7,16 @@ import os
 from collections.abc import Iterator
 from types import ModuleType
 
+import hypothesis
 import pytest
 
 import services
+
+# A machine that others use as well is slow at times: that says nothing of the strategy.
+hypothesis.settings.register_profile(
+    "shared machine", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None
+)
+hypothesis.settings.load_profile("shared machine")
 
 IN_CI = os.environ.get("CI") == "true"
 

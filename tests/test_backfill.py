@@ -272,6 +272,14 @@ def test_one_user_travels_with_the_users_sessions_and_what_is_kept_for_all(names
     }  # fmt: skip
 
 
+def test_a_user_that_nobody_is_is_no_empty_answer(names: tuple[str, str], tmp_path: Path) -> None:
+    fill(names[0], "fact", fact("ana", "k"))
+    with pytest.raises(migrator.ConfigError, match=r'no record of .* is of the user "Ana"; there is "ana"'):
+        migrator.migrate(f"memory:{names[0]}", tmp_path / "x.jsonl", Options(user="Ana"))
+    empty = migrator.migrate(f"memory:{names[0]}", tmp_path / "x.jsonl", Options(user="Ana", allow_empty=True))
+    assert (empty.outcome, empty.kinds["fact"].tally.filtered) == ("done", 1)
+
+
 def test_what_was_changed_since_travels_and_what_has_no_time(names: tuple[str, str]) -> None:
     source, sink = names
     stamps = [

@@ -24,7 +24,7 @@ import pytest
 import aws
 import migrator
 from migrator import commands
-from migrator.doctor import Diagnosis, Examination
+from migrator.examination import Diagnosis, Examination
 from migrator.model import Finding
 
 DATA = Path(__file__).parent / "data"
@@ -225,7 +225,7 @@ def test_time_to_live_is_told(cloud: aws.Cloud) -> None:
 
 
 def test_a_real_table_is_well(dynamodb_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("migrator.doctor.LOOK_SECONDS", 60)
+    monkeypatch.setattr("migrator.examination.LOOK_SECONDS", 60)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     name = f"doctor-{os.getpid()}-{tmp_path.name[:40]}"
@@ -348,7 +348,7 @@ def test_rights_are_asked_of_the_system(chat: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_store_that_got_nothing_for_days_is_told(chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("migrator.doctor.SILENT_DAYS", 0)
+    monkeypatch.setattr("migrator.examination.SILENT_DAYS", 0)
     (note,) = [each for each in of(commands.doctor(), "sqlite").findings if each.what == "records"]
     assert re.search(r"581 records, the newest of 20\S+: nothing for \d+ days", note.seen)
 
@@ -473,7 +473,7 @@ def test_what_is_advised_works(chat: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("name", ["redis", "mongodb", "postgresql"])
 def test_a_store_to_come_is_looked_at_as_far_as_somebody_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = {"postgresql": "POSTGRES"}.get(name, name.upper())
-    monkeypatch.setattr("migrator.doctor.find_spec", lambda package: None)
+    monkeypatch.setattr("migrator.examination.find_spec", lambda package: None)
     monkeypatch.setenv(f"LUMINORA_{prefix}_HOST", "127.0.0.1")
     monkeypatch.setenv(f"LUMINORA_{prefix}_PORT", str(_free_port()))
     monkeypatch.setenv(f"LUMINORA_{prefix}_PASSWORD", "very-secret-words")
@@ -482,7 +482,7 @@ def test_a_store_to_come_is_looked_at_as_far_as_somebody_answers(name: str, monk
     assert package.mend.startswith("pip install ")
     assert (port.what, found.is_reached) == ("port", False)
     assert "nobody answers at 127.0.0.1" in port.seen
-    monkeypatch.setattr("migrator.doctor.find_spec", lambda package: object())
+    monkeypatch.setattr("migrator.examination.find_spec", lambda package: object())
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import migrator
 from migrator.duplicates import Duplicates
+from migrator.errors import StoreError
 from migrator.mapping_file import load_mapping
 from migrator.model import Row
 
@@ -147,3 +152,85 @@ def test_an_index_made_again_forgets_the_last(tmp_path: Path) -> None:
     assert len(Duplicates(path).losers(rows)) == 1199
     assert Duplicates.build(path, rows[:1], KINDS, lambda row: b"") == 0
     assert Duplicates(path).losers(rows) == set()
+
+
+def test_a_full_disk_is_no_bug(tmp_path: Path) -> None:
+    path = tmp_path / "duplicates.db"
+    real = sqlite3.connect
+
+    class Full(sqlite3.Connection):
+        def executemany(self, *args: Any) -> Any:
+            raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda *args, **options: real(*args, **options, factory=Full))
+        with pytest.raises(StoreError, match=r"full; make room there, or choose another folder with --state"):
+            Duplicates.build(path, [fact("k", None, "1")], KINDS, lambda row: b"")
+
+
+# Under whatever key ------------------------------------------------------------------------------------------------------
+
+
+def _fact_item(sk: str, value: str, updated: str, **more: Any) -> dict[str, Any]:
+    plain = {"user_id": "ana", "category": "c", "key": "k", "session_id": "ana", "created_at": "2026-01-01T00:00:00"}
+    texts = plain | {"SK": sk, "value": value, "updated_at": updated} | more
+    return {name: {"S": text} for name, text in texts.items()} | {"confidence": {"N": "1"}}
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [("FACT#c#k", "NEW", "2026-03-01T00:00:00"), ("FACT#c#k_old", "OLD", "2026-02-01T00:00:00")],
+        [("FACT#c#k", "OLD", "2026-02-01T00:00:00"), ("FACT#c#k_new", "NEW", "2026-03-01T00:00:00")],
+        [("FACT#c#1", "OLD", "2026-02-01T00:00:00"), ("FACT#c#2", "NEW", "2026-03-01T00:00:00"), ("FACT#c#3", "x", "2026-01-01T00:00:00")],
+    ],
+)  # fmt: skip
+def test_one_identity_under_two_keys_of_a_table_is_seen_whatever_the_keys(
+    items: list[tuple[str, str, str]], dynamodb_local_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An item is recognised by its attributes, so the key alone guarantees no identity."""
+    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
+    name = f"dup-{tmp_path.name}"[:60]
+    address = f"dynamodb://{name}?region=eu-west-1&endpoint={dynamodb_local_endpoint}"
+    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_local_endpoint)
+    migrator.init(address).make()
+    for item in items:
+        client.put_item(TableName=name, Item=_fact_item(*item))
+    report = migrator.migrate(address, tmp_path / "x.db", migrator.Options(kinds=("fact",)))
+    tally = report.kinds["fact"].tally
+    assert (report.outcome, report.proven, tally.written, tally.duplicates) == ("done", "digest", 1, len(items) - 1)
+    with closing(sqlite3.connect(tmp_path / "x.db")) as db:
+        assert db.execute("SELECT value FROM facts").fetchall() == [("NEW",)]
+    through = migrator.migrate(address, tmp_path / "x.jsonl")  # lines hold them all
+    assert (through.outcome, through.kinds["fact"].tally.written) == ("done", len(items))
+    client.delete_table(TableName=name)
+
+
+def test_a_range_key_that_is_a_time_guarantees_nothing(
+    dynamodb_local_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LuminoraCore's "schema 3", user_id/created_at: every save is an item more (fact sheet 2.10)."""
+    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
+    name = f"dup-{tmp_path.name}"[:60]
+    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_local_endpoint)
+    client.create_table(
+        TableName=name,
+        KeySchema=[
+            {"AttributeName": "user_id", "KeyType": "HASH"},
+            {"AttributeName": "created_at", "KeyType": "RANGE"},
+        ],
+        AttributeDefinitions=[{"AttributeName": each, "AttributeType": "S"} for each in ("user_id", "created_at")],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    for number in range(3):
+        updated = "2027-01-01T00:00:00" if number == 0 else f"2026-02-0{number}T00:00:00"
+        item = _fact_item("", f"v{number}", updated, created_at=f"2026-01-01T00:00:0{number}")
+        del item["SK"]
+        client.put_item(TableName=name, Item=item)
+    report = migrator.migrate(
+        f"dynamodb://{name}?region=eu-west-1&endpoint={dynamodb_local_endpoint}", tmp_path / "x.db"
+    )
+    assert (report.outcome, report.kinds["fact"].tally.duplicates) == ("done", 2)
+    with closing(sqlite3.connect(tmp_path / "x.db")) as db:
+        assert db.execute("SELECT value FROM facts").fetchall() == [("v0",)]
+    client.delete_table(TableName=name)

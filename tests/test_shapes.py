@@ -295,6 +295,63 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+@pytest.mark.parametrize("name", WRITTEN_BY_LUMINORACORE)
+def test_inspect_counts_what_luminoracore_finds_of_what_it_wrote(
+    name: str, luminoracore: Any, local: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L1 to L4: measured, not concluded from the shape; and a copy that keeps the keys is not called better than its source."""
+    described, items = sample(name)
+    made = local.like(described, items)
+    found = migrator.inspect(local.address(made))
+    storage = on_table(luminoracore, made, local.endpoint, monkeypatch)
+    known = {
+        (item["user_id"]["S"], item["category"]["S"], item["key"]["S"]): item for item in items if "category" in item
+    }
+    ids = {item["session_id"]["S"] for item in items if "last_activity" in item and "session_id" in item}
+
+    async def count() -> tuple[int, int]:
+        answers = {user: await storage.get_facts(user) for user in {user for user, *_ in known}}
+        given = {(user, fact["category"], fact["key"]) for user, facts in answers.items() for fact in facts}
+        return len(known.keys() & given), sum([await storage.get_session(each) is not None for each in ids])
+
+    facts, sessions = asyncio.run(count())
+    fact, session = found.kinds["fact"], found.kinds["session"]
+    assert session.count - session.unfound == sessions
+    assert (
+        fact.count - fact.unfound == facts
+    )  # H3: of one fact under two keys one at the most is where it is looked for
+    migrator.migrate(local.address(made), tmp_path / "x.jsonl")
+    for source in (local.address(made), tmp_path / "x.jsonl"):
+        report = migrator.migrate(source, local.address(local.like(described, [])))
+        assert ("fact" in report.unread["now"]) == (facts < len(known))
+        assert ("session" in report.unread["now"]) == (sessions < session.count)
+
+
+def test_a_session_whose_id_was_written_over_has_it_from_its_key(
+    luminoracore: Any, local: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H49: two sessions stay two, each rejected for what is really lost (its time), and neither is a duplicate of the other."""
+    shape = "user_id/SK+by_session(session_id/created_at)"
+    name = local.new()
+    migrator.migrate(SAMPLE, local.address(name), Options(create=True, table_shape=shape, kinds=("mood",)))
+    storage = on_table(luminoracore, name, local.endpoint, monkeypatch)
+
+    async def live() -> None:
+        await storage.save_session("sess-ana", "ana", "Dr. Luna")
+        await storage.save_session("sess-bob", "bob", "Dr. Luna")
+
+    asyncio.run(live())
+    report = migrator.migrate(local.address(name), tmp_path / "x.db", Options(on_reject="continue"))
+    tally = report.kinds["session"].tally
+    assert (report.outcome, tally.rejected, tally.duplicates) == ("rejects", 2, 0)
+    assert {line["record"]["session_id"] for line in lines_of(report.rejects_file)} == {"sess-ana", "sess-bob"}
+    again = migrator.migrate(
+        local.address(name), local.address(like := local.new()), Options(create=True, table_shape=shape)
+    )
+    assert again.outcome == "done"
+    assert local.items(like) == local.items(name)
+
+
 # The application goes on, and all comes back ----------------------------------------------------------------------------
 
 
@@ -388,6 +445,65 @@ def test_a_table_whose_attributes_have_other_names_is_read_by_a_mapping_of_ones_
         tables.address(source), tmp_path / "plain.jsonl"
     )  # without it the field is one more, unknown
     assert (plain.outcome, read(plain)) == ("done", len(ours))
+
+
+OWN = """
+name = "notes"
+[kinds.note]
+identity = ["id"]
+[kinds.note.fields]
+id = "text"
+tags = "json"
+pinned = "boolean"
+[user]
+field = "id"
+[layouts.sqlite]
+store = "sql"
+[layouts.sqlite.note]
+collection = ["notes"]
+columns = { id = "TEXT NOT NULL PRIMARY KEY", tags_json = "TEXT", pinned = "INTEGER" }
+fields = { tags = { attribute = "tags_json", as = "json" } }
+[layouts.json]
+store = "json"
+note = { collection = "notes" }
+[layouts."id/SK"]
+store = "dynamodb"
+key = ["id", "SK"]
+[layouts."id/SK".note]
+key = ["{id}", "NOTE"]
+marks = ["id"]
+"""
+
+
+def test_a_field_of_json_and_one_of_truth_come_back_whatever_they_hold(tables: Tables, tmp_path: Path) -> None:
+    """NULL stays NULL and the text `null` stays that text, through a store that knows "absent"; the spelling of a JSON text is no difference."""
+    (tmp_path / "notes.toml").write_text(OWN)
+    options = Options(mapping=str(tmp_path / "notes.toml"), create=True)
+    rows = [("a", None, 1), ("b", "null", 0), ("c", "[1, 2]", None), ("d", '{"x":2.50}', 1), ("e", '"null"', None)]
+    with closing(sqlite3.connect(tmp_path / "notes.db")) as db, db:
+        db.execute("CREATE TABLE notes (id TEXT NOT NULL PRIMARY KEY, tags_json TEXT, pinned INTEGER)")
+        db.executemany("INSERT INTO notes VALUES (?, ?, ?)", rows)
+    at: Any = tmp_path / "notes.db"
+    for step in (tables.address(tables.new()), tmp_path / "x.jsonl", tmp_path / "back.db"):
+        report = migrator.migrate(at, step, options)
+        assert (report.outcome, report.proven, report.kinds["note"].tally.written) == ("done", "digest", len(rows))
+        assert migrator.migrate(at, step, options).kinds["note"].tally.unchanged == len(rows)
+        assert migrator.verify(tmp_path / "notes.db", step, Options(mapping=options.mapping)).outcome == "done"
+        at = step
+    with closing(sqlite3.connect(tmp_path / "back.db")) as db:
+        back = db.execute("SELECT id, tags_json, pinned FROM notes ORDER BY id").fetchall()
+    assert [(key, None if tags is None else json.loads(tags), pinned) for key, tags, pinned in back] == [
+        (key, None if tags is None else json.loads(tags), pinned) for key, tags, pinned in rows
+    ]
+    assert [tags is None for _, tags, _ in back] == [True, False, False, False, False]
+    lines = tmp_path / "one.jsonl"
+    lines.write_text(
+        '{"kind": "note", "record": {"id": "f"}}\n{"kind": "note", "record": {"id": "g", "pinned": true, "tags": null}}\n'
+    )
+    absent = migrator.migrate(lines, tmp_path / "one.db", options)
+    assert (absent.outcome, absent.proven) == ("done", "digest")
+    only = migrator.migrate(lines, tmp_path / "f.db", Options(mapping=options.mapping, user="f"))
+    assert only.kinds["note"].tally.written == 1
 
 
 def test_a_schema_of_ones_own_goes_there_and_back_as_the_format_teaches(tables: Tables, tmp_path: Path) -> None:

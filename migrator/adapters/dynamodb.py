@@ -13,8 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -187,6 +187,39 @@ class DynamoDBSource(Source):
         segment = {"Segment": spec["segment"], "TotalSegments": spec["of"]}
         yield from self._answers("scan", start, Limit=limit, **segment)
 
+    def repeated(self, kinds: Sequence[str]) -> Iterator[Row]:
+        """Read once more: rows of kinds whose key guarantees no identity, rows that lie elsewhere than their key says, and what lies there."""
+        mates: dict[str, Item] = {}
+        for partition in self.partitions(kinds, 1):
+            for page in self.pages(partition, None):
+                for row in page.rows:
+                    if row.kind not in kinds:
+                        continue
+                    if not self.layout.guarantees(row.kind):
+                        yield row
+                    elif self.layout.is_misplaced(row):
+                        yield row
+                        with suppress(RecordError):
+                            key = to_item(_only(self.layout.key, self.layout.write(replace(row, origin=None))))
+                            mates[_place(key)] = key
+                if len(mates) >= FETCH_KEYS:
+                    yield from self._mates(mates)
+                    mates = {}
+        yield from self._mates(mates)
+
+    def _mates(self, keys: dict[str, Item]) -> Iterator[Row]:
+        found = (_read(self.layout, item) for item in self._fetch_keys(list(keys.values())))
+        return (row for row in found if isinstance(row, Row))
+
+    def _fetch_keys(self, keys: list[Item]) -> Iterator[Item]:
+        for start in range(0, len(keys), FETCH_KEYS):
+            request = {self._table.name: {"Keys": keys[start : start + FETCH_KEYS], "ConsistentRead": True}}
+            try:
+                for answer in self._table.batches("batch_get_item", request):
+                    yield from answer["Responses"].get(self._table.name, ())
+            except NoTable:
+                return
+
     def _answers(
         self, operation: str, start: Item | None = None, **request: Any
     ) -> Iterator[tuple[list[Item], Item | None]]:
@@ -314,15 +347,6 @@ class DynamoDBReader(DynamoDBSource, Reader):
             for number, there in found.items():
                 held[number] = there
         return held
-
-    def _fetch_keys(self, keys: list[Item]) -> Iterator[Item]:
-        for start in range(0, len(keys), FETCH_KEYS):
-            request = {self._table.name: {"Keys": keys[start : start + FETCH_KEYS], "ConsistentRead": True}}
-            try:
-                for answer in self._table.batches("batch_get_item", request):
-                    yield from answer["Responses"].get(self._table.name, ())
-            except NoTable:
-                return
 
     def _fetch_prefix(self, prefix: tuple[str, str], wanted: list[_Wanted]) -> dict[int, Row]:
         """By identity under a prefix of range keys: what is at the row's own place, else the smallest that no other row has; or what else is there."""

@@ -16,7 +16,7 @@ import orjson
 
 from migrator.errors import RecordError
 from migrator.model import Record
-from migrator.values import Value, from_json, to_json, untag
+from migrator.values import Value, from_json, is_too_deep, to_json, untag
 
 _CHUNK = 1 << 18  # bytes that are read in one go
 
@@ -40,7 +40,7 @@ def parsed(text: bytes, *, plain: bool = False) -> Value:
     """
     with suppress(ValueError, TypeError, RecursionError):
         read = orjson.loads(text)
-        if orjson.dumps(read) == text.rstrip():
+        if orjson.dumps(read) == text.rstrip() and not is_too_deep(text, read):
             return read if plain or b'"$' not in text else untag(read)
     try:
         value = from_json(text, plain=plain)

@@ -159,7 +159,7 @@ class JsonReader(Reader):
             for page in self.pages(partition, None):
                 if page.rejects or (page.foreign and FOREIGN in kinds) or any(row.kind in kinds for row in page.rows):
                     hint = self.size_hint()
-                    return Holdings(True, f"~{counted(hint)}" if hint else "records")
+                    return Holdings(True, f"~{counted(hint)}" if hint else "holds records")
         return Holdings(False, "no records of these kinds")
 
     def fetch(self, rows: Sequence[Row]) -> list[Row | None]:
