@@ -66,7 +66,8 @@ def _named(name: str, settings: Settings, environ: Mapping[str, str], folder: Pa
             words = f"no address with what its variables hold (it is not shown). Addresses look like {SPELLINGS}"
             raise ConfigError(f"{place}.address: {words}") from None
         raise ConfigError(f"{place}.address: {exc}") from exc
-    return replace(_in_zone(address, store, f"{place}.zone", environ), named_by=place)
+    by = f"{place} by {address.named_by}" if address.named_by else place
+    return replace(_in_zone(address, store, f"{place}.zone", environ), named_by=by)
 
 
 def _in_zone(address: Address, store: NamedStore, place: str, environ: Mapping[str, str]) -> Address:

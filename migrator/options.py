@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import reprlib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from migrator.checkpoint import STATE_VARIABLE
 from migrator.errors import ConfigError
@@ -20,24 +21,8 @@ from migrator.settings import Settings, load_settings, refuse_unknown, with_vari
 GIVEN, BUILT_IN = "given", "built in"
 """Who made a choice, if neither the settings file nor a variable did: the command line or the caller, or nobody."""
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "existing": ("refuse", "keep", "newer", "replace"),
-    "on_reject": ("stop", "continue"),
-    "on_duplicate": ("newest", "stop"),
-    "unknown_fields": ("keep", "drop"),
-    "expired": ("reject", "write"),
-    "proof": ("digest", "counts", "rows", "none"),
-}
-_TRUTHS = ("dry_run", "create", "allow_empty", "one_way", "restart", "processes")
-_LEAST: dict[str, tuple[str, int]] = {
-    "workers": ("integer", 0),
-    "limit": ("integer", 1),
-    "price": ("float", 0),
-    "snapshot_limit": ("float", 0),
-}
+_LEAST = {"limit": 1}  # of the others 0
 _MOST = 2**63 - 1  # what a report can hold
-_LISTS = ("foreign", "kinds")
-_MAY_BE_NONE = ("on_reject", "create", "limit", "user", "since", "mapping", "state", "table_shape")
 _OF_ONE_RUN = ("dry_run", "restart", "user", "since", "limit")
 """No default makes these: nobody could take them back on the command line, and a nightly run would silently do less."""
 
@@ -129,28 +114,37 @@ class Options:
         )
 
 
-NAMES = tuple(each.name for each in fields(Options) if each.name != "told_by")
+def _sort_of(hint: Any) -> tuple[Any, bool]:
+    """From a type hint: what a value is, and whether it may be None."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint, False
+    return next(each for each in get_args(hint) if each is not NoneType), NoneType in get_args(hint)
+
+
+_SORTS = {name: _sort_of(hint) for name, hint in get_type_hints(Options).items() if name != "told_by"}
+NAMES = tuple(_SORTS)
 """All choices, by name."""
 
 
 def _wrong(name: str, value: Any, shown: str = "") -> str:
     """What is wrong with a value, in click's words; empty if nothing is. `shown` stands for one that must not be shown."""
     shown = shown or reprlib.repr(value)
-    if value is None and name in _MAY_BE_NONE:
+    sort, may_be_none = _SORTS[name]
+    if value is None and may_be_none:
         return ""
-    if name in _CHOICES:
-        choices = _CHOICES[name]
+    if get_origin(sort) is Literal:
+        choices = get_args(sort)
         return "" if value in choices else f"{shown} is not one of {', '.join(map(repr, choices))}."
-    if name in _TRUTHS:
+    if sort is bool:
         return "" if isinstance(value, bool) else f"{shown} is not a valid boolean."
-    if name in _LEAST:
-        sort, least = _LEAST[name]
-        if isinstance(value, bool) or not isinstance(value, int if sort == "integer" else int | float):
-            return f"{shown} is not a valid {sort}."
+    if sort in (int, float):
+        if isinstance(value, bool) or not isinstance(value, int if sort is int else int | float):
+            return f"{shown} is not a valid {'integer' if sort is int else 'float'}."
+        least = _LEAST.get(name, 0)
         return "" if least <= value <= _MOST else f"{shown} is not in the range x>={least}."
-    if name in _LISTS:
+    if get_origin(sort) is tuple:
         if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
-            return f"{shown} is not a list of texts."
+            return f"{shown} is not a tuple of texts (in TOML an array)."
         return "a name is empty; leave the option out for all kinds" if name == "kinds" and "" in value else ""
     return "" if isinstance(value, str) else f"{shown} is not a valid text."
 

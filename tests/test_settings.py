@@ -163,6 +163,7 @@ def test_a_name_goes_before_the_bare_word_of_the_same_spelling() -> None:
     written('[stores.sqlite]\naddress = "mine.db"\n[stores.redis]\naddress = "sqlite"')
     assert resolve("sqlite", environ).name == str(Path("mine.db").absolute())
     assert resolve("redis", environ).name == "/data/lumi.db"  # a bare word, and not the name again
+    assert resolve("redis", environ).named_by.endswith("migrator.toml: stores.redis by LUMINORA_SQLITE_PATH")
 
 
 def test_relative_paths_begin_in_the_files_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,9 +340,9 @@ def test_what_is_a_matter_of_one_run_has_no_default(text: str) -> None:
         ("price = nan", "options.price: nan is not in the range x>=0."),
         ("snapshot_limit = -0.5", "options.snapshot_limit: -0.5 is not in the range x>=0."),
         ("snapshot_limit = 2026-01-01", "options.snapshot_limit: datetime.date(2026, 1, 1) is not a valid float."),
-        ('foreign = "CONFIG#*"', "options.foreign: 'CONFIG#*' is not a list of texts."),
-        ("foreign = [1]", "options.foreign: [1] is not a list of texts."),
-        ('kinds = [["fact"]]', "options.kinds: [['fact']] is not a list of texts."),
+        ('foreign = "CONFIG#*"', "options.foreign: 'CONFIG#*' is not a tuple of texts (in TOML an array)."),
+        ("foreign = [1]", "options.foreign: [1] is not a tuple of texts (in TOML an array)."),
+        ('kinds = [["fact"]]', "options.kinds: [['fact']] is not a tuple of texts (in TOML an array)."),
         ('kinds = [""]', "options.kinds: a name is empty"),
         ("mapping = 5", "options.mapping: 5 is not a valid text."),
         ('mapping = ""', "options.mapping: an empty text says nothing"),
