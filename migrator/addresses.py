@@ -27,6 +27,7 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
 }
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NO_UNICODE = re.compile(r"[\ud800-\udfff]")  # how Python holds bytes of a path that are not UTF-8
 _PACKED = (".gz", ".zst")
 _STORES = {"sqlite": "sql", "json": "json", "jsonl": "jsonl", "dynamodb": "dynamodb", "memory": "memory"}
 _KNOWN = ", ".join(name for name in _STORES if name != "memory")
@@ -85,8 +86,15 @@ def in_zone(address: Address, zone: str) -> Address:
     return replace(address, text=f"{address.text}{mark}tz={zone}", options=address.options | {"tz": zone})
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text is one that a report can hold: no bytes of the command line that were not UTF-8."""
+    return _NO_UNICODE.search(text) is None
+
+
 def refuse_control(text: str, what: str = "an address") -> None:
-    """Raises ConfigError for a control character."""
+    """Raises ConfigError for a control character, and for bytes that are no text."""
+    if not is_unicode(text):
+        raise ConfigError(f"{what} with bytes in it that are not UTF-8; give the file a name that is text")
     if _CONTROL.search(text):
         raise ConfigError(f"{what} with a control character in it (NUL, a line end); write it without")
 
@@ -166,6 +174,8 @@ def file_at(scheme: str, path: str, folder: Path, options: dict[str, str] | None
         absolute = str((Path(path).expanduser() if path.startswith("~") else folder / path).absolute())
     except RuntimeError as exc:
         raise ConfigError(f"{path}: no such user; write the path out") from exc
+    if not is_unicode(absolute):
+        raise ConfigError(f"{path}: its folder has a name that is not UTF-8; go by another name, such as a link")
     try:
         Path(absolute).resolve()
         Path(absolute).exists()

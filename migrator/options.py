@@ -14,6 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from migrator.addresses import is_unicode
 from migrator.checkpoint import STATE_VARIABLE
 from migrator.errors import ConfigError
 from migrator.settings import Settings, load_settings, refuse_unknown, with_variables
@@ -143,10 +144,10 @@ def _wrong(name: str, value: Any, shown: str = "") -> str:
         least = _LEAST.get(name, 0)
         return "" if least <= value <= _MOST else f"{shown} is not in the range x>={least}."
     if get_origin(sort) is tuple:
-        if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
+        if not isinstance(value, tuple) or not all(isinstance(each, str) and is_unicode(each) for each in value):
             return f"{shown} is not a tuple of texts (in TOML an array)."
         return "a name is empty; leave the option out for all kinds" if name == "kinds" and "" in value else ""
-    return "" if isinstance(value, str) else f"{shown} is not a valid text."
+    return "" if isinstance(value, str) and is_unicode(value) else f"{shown} is not a valid text."
 
 
 def _defaults(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -373,6 +373,8 @@ def _wrong_column() -> None:
         (None, ["migrate", "chat.db", "dynamodb://abcd?endpoint=http://localhost:notaport"], "an endpoint looks like"),
         (None, ["inspect", "dynamodb://abcd?endpoint=http://localhost:99999"], "an endpoint looks like"),
         (None, ["inspect", "n" * 300 + ".db"], "name is too long"),
+        (None, ["migrate", "chat.db", "odd\udcff.jsonl"], "not UTF-8"),
+        (None, ["migrate", "chat.db", "x.jsonl", "--user", "odd\udcff"], "user: .* is not a valid text"),
         (_wrong_shape, ["migrate", "odd.json", "x.db"], "no mapping fits.*facts .no array."),
         (_wrong_column, ["mappings", "check", "odd.toml"], r"layouts.sqlite.fact.*cannot be made"),
         (None, ["migrate", "chat.db", "x.jsonl", "--mapping", "luminoracore"], "no mapping"),

@@ -115,6 +115,7 @@ def test_a_table_as_it_is_shown_means_the_same_table(text: str) -> None:
         ("  \t", "an empty address"),
         ("chat\0.db", "a control character"),
         ("chat\n.db", "a control character"),
+        ("chat\udcff.db", "bytes in it that are not UTF-8"),
         ("sqlite:///chat%00.db", "a control character"),
         ("chat", '"chat" is no address. Addresses look like'),
         ("sqlit", '"sqlit" is no address (did you mean "sqlite"?)'),

@@ -288,7 +288,7 @@ def test_what_is_no_variable_is_told(text: str) -> None:
         '[options]\nallow_empty = ["${SECRET}"]',
     ],
 )
-@pytest.mark.parametrize("secret", ["hunter2", "HUNTER2 hunter2", "hunter2\nhunter2"])
+@pytest.mark.parametrize("secret", ["hunter2", "HUNTER2 hunter2", "hunter2\nhunter2", "hunter2\udcff"])
 def test_the_value_of_a_variable_is_in_no_message(text: str, secret: str) -> None:
     written(text)
     message = refusal(Options.from_file if "options" in text else lambda **kw: resolve("live", **kw), environ={"SECRET": secret})  # fmt: skip
