@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from migrator.mapping_file import load_mapping
     from migrator.options import Options
     from migrator.report import Report
+    from migrator.rescuing import rescue, rescue_async
 
 __all__ = [
     "ConfigError",
@@ -43,6 +44,8 @@ __all__ = [
     "load_mapping",
     "migrate",
     "open_store",
+    "rescue",
+    "rescue_async",
     "verify",
 ]
 
@@ -60,6 +63,7 @@ _HOMES = {
     "mapping_file": ("load_mapping",),
     "options": ("Options",),
     "report": ("Report",),
+    "rescuing": ("rescue", "rescue_async"),
 }
 
 

@@ -204,7 +204,7 @@ class Migration:
     def _tell_plan(self, source: Source, reader: Reader) -> None:
         plan, checkpoint = self.plan, self.checkpoint
         assert checkpoint is not None
-        self.report.narrowed = narrowed(plan, source.loses, reader.loses)
+        self.report.narrowed = [*source.notes, *narrowed(plan, source.loses, reader.loses)]
         self.report.snapshot = {"id": self.snapshot.id, "moment": self.snapshot.moment, "words": self.snapshot.words}
         hint = source.size_hint()
         self.workers, self.processes = self._workers(checkpoint, hint)

@@ -154,7 +154,9 @@ def compare(
 
 
 def command_words(name: str, plan: Plan, extra: str = "") -> str:
-    """A command for a person to run next, on the same two stores."""
+    """A command for a person to run next, on the same two stores; of memory, which no command line reaches, words."""
+    if plan.source.traits.in_process or plan.sink.traits.in_process:
+        return f"the same call again, {extra}".removesuffix(", ")
     words = ["migrator", name, plan.source.address.text, plan.sink.address.text]
     if plan.options.kinds:
         words += ["--kinds", ",".join(plan.options.kinds)]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import migrator
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -23,6 +25,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(command, check=True, capture_output=True)
     (built,) = folder.glob("*.whl")
     return built
+
+
+def test_every_public_name_is_there() -> None:
+    assert [name for name in migrator.__all__ if getattr(migrator, name).__name__ != name] == []
 
 
 def test_a_wheel_installed_elsewhere_finds_its_mappings(wheel: Path, tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ class Source(ABC):
     holds_foreign = False
     """Whether the store keeps items that no kind describes as they are: they travel from one such store to another."""
 
+    notes: tuple[str, ...] = ()
+    """What was changed or left behind before this source had it, in words: told with what the sink cannot hold."""
+
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.layout = setting.layout

@@ -38,18 +38,28 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, Row | Reject] = {}
         self.places: dict[bytes, int] = {}
         self.version = 0
+        self.moment: str | None = None
+        """When it was filled for good, ISO 8601 in UTC; None while it may change."""
+        self.notes: tuple[str, ...] = ()
+        """What was changed or left behind when it was filled, in words."""
 
-    def append(self, kind: str, record: dict[str, object], identity: Identity) -> None:
-        """Hold one more record, whatever is there already."""
+    def append(self, kind: str, record: dict[str, object], identity: Identity, place: str = "") -> None:
+        """Hold one more record, whatever is there already. `place`: where it comes from, for people."""
         with self.lock:
-            self.put(Row(kind, record), identity_key(kind, identity), fresh=True)
+            self.put(Row(kind, record, place=place), identity_key(kind, identity), fresh=True)
+
+    def refuse(self, reject: Reject) -> None:
+        """Hold what whoever fills the store has refused: a run reads it as a reject."""
+        with self.lock:
+            self.rows[self.end] = reject
+            self.version += 1
 
     def put(self, row: Row, key: bytes, fresh: bool = False) -> None:
         place = self.end if fresh else self.places.get(key, self.end)
-        self.rows[place] = replace(row, place=f"{place:09}")
+        self.rows[place] = replace(row, place=f"{place:09} {row.place}".rstrip() if fresh else f"{place:09}")
         self.places.setdefault(key, place)
         self.version += 1
 
@@ -61,6 +71,12 @@ class MemoryStore:
     def drop(self, key: bytes) -> None:
         del self.rows[self.places.pop(key)]
         self.version += 1
+
+    def at(self, key: bytes) -> Row | None:
+        """The row of that identity, the first of several."""
+        place = self.places.get(key)
+        found = self.rows[place] if place is not None else None
+        return found if isinstance(found, Row) else None
 
 
 _STORES: dict[str, MemoryStore] = {}
@@ -80,9 +96,12 @@ class MemorySource(Source):
     def __init__(self, setting: Setting, held: MemoryStore) -> None:
         super().__init__(setting)
         self.held = held
+        self.notes = held.notes
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(f"memory-{self.held.version}", None, "memory, read while the run lasts")
+        moment = self.held.moment
+        words = f"a copy of {moment}" if moment else "memory, read while the run lasts"
+        return Snapshot(f"memory-{self.held.version}", moment, words)
 
     def partitions(self, kinds: Sequence[str], wanted: int) -> list[Partition]:
         count = self.held.end
@@ -98,12 +117,15 @@ class MemorySource(Source):
             stop = min(start + PAGE_ROWS, partition.spec["to"])
             with self.held.lock:
                 found = [deepcopy(self.held.rows[place]) for place in range(start, stop) if place in self.held.rows]
-            read = [self.layout.read(row.record, row.place, row.kind, row.origin) for row in found]
+            read = [
+                each if isinstance(each, Reject) else self.layout.read(each.record, each.place, each.kind, each.origin)
+                for each in found
+            ]
             yield Page([r for r in read if isinstance(r, Row)], stop, [r for r in read if isinstance(r, Reject)])
             start = stop
 
     def holds(self, kinds: Sequence[str]) -> Holdings:
-        count = sum(row.kind in kinds for row in self.held.rows.values())
+        count = sum(isinstance(each, Row) and each.kind in kinds for each in self.held.rows.values())
         return Holdings(count > 0, counted(count))
 
     def size_hint(self) -> int | None:
@@ -120,8 +142,7 @@ class MemoryReader(MemorySource, Reader):
         ]
 
     def _at(self, key: bytes) -> Row | None:
-        place = self.held.places.get(key)
-        return deepcopy(self.held.rows[place]) if place is not None else None
+        return deepcopy(self.held.at(key))
 
 
 class MemorySink(Sink):
@@ -142,8 +163,9 @@ class MemorySink(Sink):
         with self.held.lock:
             for row in rows:
                 key = identity_key(row.kind, self.layout.kinds[row.kind].kind.identity_of(row.record))
-                if existing is Existing.REFUSE and key in self.held.places:
-                    self.flushed.held.append((row, deepcopy(self.held.rows[self.held.places[key]])))
+                now = self.held.at(key)
+                if existing is Existing.REFUSE and now is not None:
+                    self.flushed.held.append((row, deepcopy(now)))
                 else:
                     self.held.put(deepcopy(row), key)
 
@@ -151,8 +173,7 @@ class MemorySink(Sink):
         with self.held.lock:
             for row, before in pairs:
                 key = identity_key(row.kind, self.layout.kinds[row.kind].kind.identity_of(row.record))
-                place = self.held.places.get(key)
-                now = self.held.rows[place] if place is not None else None
+                now = self.held.at(key)
                 if now is None or is_as_it_was(before, now):
                     self.held.put(deepcopy(row), key)
                 else:
@@ -162,13 +183,13 @@ class MemorySink(Sink):
         with self.held.lock:
             for row in rows:
                 key = identity_key(row.kind, self.layout.kinds[row.kind].kind.identity_of(row.record))
-                place = self.held.places.get(key)
-                if place is None:
+                now = self.held.at(key)
+                if now is None:
                     continue
-                if is_as_it_was(row, self.held.rows[place]):
+                if is_as_it_was(row, now):
                     self.held.drop(key)
                 else:
-                    self.flushed.held.append((row, deepcopy(self.held.rows[place])))
+                    self.flushed.held.append((row, deepcopy(now)))
 
     def flush(self) -> Flushed:
         return self.flushed
@@ -181,8 +202,9 @@ class MemoryAdapter:
     traits = _TRAITS
 
     def describe(self, address: Address) -> Shape | None:
-        kinds = {row.kind for row in store(address.name).rows.values()}
-        return Shape("memory", f"memory:{address.name}", dict.fromkeys(kinds, ())) if kinds else None
+        held = store(address.name).rows.values()
+        kinds = {each.kind for each in held if isinstance(each, Row)}
+        return Shape("memory", f"memory:{address.name}", dict.fromkeys(kinds, ())) if held else None
 
     def check(self, layout: Layout) -> None:
         """Nothing can be wrong that the mapping itself does not tell."""
