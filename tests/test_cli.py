@@ -344,6 +344,10 @@ def _wrong_shape() -> None:
     Path("odd.json").write_text('{"facts": {"a": 1}}')
 
 
+def _nothing_at_all() -> None:
+    Path("odd.json").write_text("{}")
+
+
 def _wrong_column() -> None:
     Path("odd.toml").write_text(
         'extends = "luminoracore-v1.1"\nname = "odd"\n[layouts.sqlite.fact.columns]\nvalue = "TEXT NOT NUL("\n'
@@ -377,6 +381,10 @@ def _wrong_column() -> None:
         (None, ["migrate", "chat.db", "x.jsonl", "--user", "odd\udcff"], "user: .* is not a valid text"),
         (_wrong_shape, ["migrate", "odd.json", "x.db"], "no mapping fits.*facts .no array."),
         (_wrong_column, ["mappings", "check", "odd.toml"], r"layouts.sqlite.fact.*cannot be made"),
+        (_wrong_column, ["migrate", "chat.db", "x.db", "--mapping", "odd.toml"], r"odd.toml: .layouts.sqlite.fact.*cannot be made"),
+        (None, ["inspect", "sqlite:///chat.db?mode=ro"], r"no option but .tz=ZONE"),
+        (_nothing_at_all, ["migrate", "odd.json", "x.db"], "holds no records, of any mapping"),
+        (None, ["migrate", "chat.db", "x.jsonl", "--user", "nobody"], "no record of .* is of the user"),
         (None, ["migrate", "chat.db", "x.jsonl", "--mapping", "luminoracore"], "no mapping"),
         (None, ["migrate", "chat.db", "x.jsonl", "--no-create"], "--create"),
         (None, ["migrate", "chat.db"], "Missing argument"),
@@ -477,6 +485,17 @@ def test_every_test_that_the_readme_names_is_there() -> None:
     for path, name in re.findall(r"`(tests/\w+\.py)(?:::(\w+))?`", readme):
         text = (ROOT / path).read_text()
         assert not name or f"def {name}(" in text, f"{path}::{name}"
+
+
+def test_an_interruption_before_anything_is_written_says_so(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("migrator.run.make_plan", interrupted)
+    said = run(capfd, "migrate", "chat.db", "x.jsonl")
+    assert (said.code, "interrupted" in said.err, "run the same command again" in said.err) == (130, True, True)
 
 
 def test_a_bug_of_ours_is_said_to_be_one(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

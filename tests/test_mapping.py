@@ -201,6 +201,8 @@ WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
     ("identity twice", [('["id"]', '["id", "id"]')], "[kinds.note]: identity: a field is named twice"),
     ("newest unknown", [('newest = "edited_at"', 'newest = "edited"')], '[kinds.message]: newest: no field "edited"'),
     ("newest a list", [('newest = "edited_at"', 'newest = ["ttl"]')], "[kinds.message]: newest: no field"),
+    ("expires a text", [('expires = "ttl"', 'expires = "body"')], "[kinds.message]: expires: body holds no epoch seconds; a number is wanted"),
+    ("a control character", [('name = "chat"', 'name = "ch\\u0007at"')], "a control character in"),
     ("expires a number", [('expires = "ttl"', "expires = 5")], "[kinds.message]: expires: the name of a field is wanted"),
     # fields
     ("type unknown", [('body = "text"', 'body = "txt"')], '[kinds.message.fields]: body: unknown type "txt"; the types are text, integer'),
