@@ -90,10 +90,16 @@ def cli() -> None:
 )
 @click.option(
     "--proof",
-    type=click.Choice(["digest", "counts", "rows", "none"]),
+    type=click.Choice(["digest", "counts", "rows", "app", "none"]),
     default="digest",
     show_default=True,
-    help="How the end is proven; less than digest is said to be not proven.",
+    help="How the end is proven; less than digest is said to be not proven; app: digest, and what the application remembers of each user.",
+)
+@click.option(
+    "--users",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="For --proof app: so many users, always the same.  [default: all]",
 )
 @click.option(
     "--workers", type=click.IntRange(min=0), default=0, metavar="N", help="How many workers.  [default: cores]"
@@ -126,10 +132,16 @@ def migrate(source: str, sink: str, as_json: bool, **options: Any) -> None:
 @click.argument("sink")
 @click.option(
     "--proof",
-    type=click.Choice(["digest", "counts", "rows"]),
+    type=click.Choice(["digest", "counts", "rows", "app"]),
     default="digest",
     show_default=True,
-    help="What is compared.",
+    help="What is compared; app: what the application remembers of each user, asked as it asks.",
+)
+@click.option(
+    "--users",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="For --proof app: so many users, always the same.  [default: all]",
 )
 @click.option("--one-way/--no-one-way", default=False, help="What is only in the sink is no difference.")
 @_with("two stores", "common")
@@ -138,6 +150,7 @@ def verify(source: str, sink: str, as_json: bool, **options: Any) -> None:
 
     \b
     Example:  migrator verify chat.db chat.jsonl.gz
+    Example:  migrator verify chat.db "dynamodb://chat?region=eu-west-1" --proof app --users 20
     """
     from migrator import commands
     from migrator.console import Console

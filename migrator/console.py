@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -372,8 +373,9 @@ def _accounting(report: Report) -> tuple[list[str], list[list[str]]]:
         if dry
         else [n for n in ("missing", "mismatched", "extra") if any(getattr(k.proof, n) for k in report.kinds.values())]
     )
+    compared = not dry and (report.command, report.options.get("proof")) != ("verify", "app")
     heads = ["kind", *(("would write" if dry and name == "written" else name) for name in shown), *proofs]
-    if not dry:
+    if compared:
         heads += ["in sink", "digest"]
     rows = []
     for name, kind in report.kinds.items():
@@ -382,7 +384,7 @@ def _accounting(report: Report) -> tuple[list[str], list[list[str]]]:
             *(_n(getattr(kind.tally, column)) for column in shown),
             *(_n(getattr(kind.proof, column)) for column in proofs),
         ]
-        if not dry:
+        if compared:
             row += [_n(kind.proof.sink.count) if kind.proof.is_read else "", _digest_words(report, kind)]
         rows.append(row)
     return heads, rows
@@ -395,8 +397,66 @@ def _digest_words(report: Report, kind: Any) -> str:
     return words
 
 
+_NOUNS = {"memory": "memories"}
+_WORDS = {"missing": "missing", "extra": "extra", "differing": "differing", "retyped": "read as another type"}
+
+
+def _remembered(found: dict[str, Any], width: int) -> Iterator[str]:
+    """What `--proof app` found: a line for each user, those that differ first, and the totals."""
+    people = found["people"][:_SHOWN]
+    left = min(max((len(harmless(each["user"])) for each in people), default=0), 30)
+    fold = textwrap.TextWrapper(
+        width, subsequent_indent=" " * (left + 4), break_long_words=False, break_on_hyphens=False
+    )
+    if people:
+        yield "what the application remembers of each user:"
+    for each in people:
+        told = [_word_told(word, sides["source"], sides["sink"]) for word, sides in each["remembers"].items()]
+        yield from fold.wrap(f"  {harmless(each['user']):<{left}}  {', '.join([*told, _changes_words(each)])}")
+    if found["asked"] > len(people):
+        yield f"  … and {found['asked'] - len(people):,} more"
+    named = [each for each in found["differences"] if not each["known"]]
+    for each in named[:_SHOWN]:
+        fields = f" ({', '.join(each['fields'])})" if "fields" in each else ""
+        yield f"{each['what']}: {each['identity']}{fields}" + (f": {each['why']}" if "why" in each else "")
+    for words, count in found["retyped"].items():
+        yield f"{_n(count)} read as another type: {words}"
+    for words, count in found["why"].items():
+        yield f"{_n(count)} {words}"
+    parts = [
+        f"{_n(found[name])} {words}"
+        for name, words in (("same", "the same"), ("foretold", "as foretold"), ("otherwise", "otherwise"))
+        if found[name] or name == "same"
+    ]
+    yield f"{_n(found['asked'])} of {counted(found['users'], 'user')} asked for: {', '.join(parts)}"
+    if found["same"] < found["asked"]:
+        yield f"what the application remembers otherwise, by name: {found['file']}"
+
+
+def _word_told(word: str, source: Any, sink: Any) -> str:
+    """`14 facts`, `14 → 12 facts`, `affinity 45`."""
+    if isinstance(source, list) or isinstance(sink, list):
+        was, now = (_figures(side) for side in (source, sink))
+        return f"{word} {was}" if was == now else f"{word} {was} → {now}"
+    noun = word if (source, sink) == (1, 1) else _NOUNS.get(word, f"{word}s")
+    return f"{_n(source)} {noun}" if source == sink else f"{_n(source)} → {_n(sink)} {noun}"
+
+
+def _figures(side: Any) -> str:
+    return "/".join(f"{each:,}" for each in side[:3]) + "/…" * (len(side) > 3) if isinstance(side, list) else "none"
+
+
+def _changes_words(person: dict[str, Any]) -> str:
+    parts = [f"{_n(person[what])} {words}" for what, words in _WORDS.items() if person[what]]
+    if not parts:
+        return "same"
+    return ", ".join(parts) if person["unexpected"] else f"as foretold ({', '.join(parts)})"
+
+
 def _verdict(report: Report) -> Iterator[str]:
     """How it ended, where the details are, and the next step."""
+    if report.application is not None:
+        yield from _remembered(report.application, min(_room(), 100))
     if report.estimate is not None:
         yield from _estimate_lines(report.estimate)
     if report.error:
@@ -450,10 +510,15 @@ def _proof_words(report: Report) -> str:
     if limit and report.outcome in ("done", "rejects"):
         return f"ended at the limit of {counted(limit)}: not complete, and not proven{moment}"
     match report.outcome, report.proven:
+        case "done", "none" if report.application is not None:
+            asked, users = report.application["asked"], report.application["users"]
+            return f"done, not proven: {_n(asked)} of {counted(users, 'user')} asked for{moment}"
         case "done", "none":
             return "done, not proven"
         case "done", "counts":
             return f"done, not proven: the counts are enough{moment}"
+        case "done", "app":
+            return f"done, the application remembers every user as before, but for what was foretold{moment}"
         case "done", proof:
             return f"done, proven by {proof}{moment}{fidelity}"
         case "rejects", proof:
@@ -491,7 +556,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text: tuple[int,
     left = {*text, last} if heads[last] == "digest" else set(text)
     safe = [[harmless(cell) for cell in row] for row in rows]
     widths = [max([len(head), *(len(row[i]) for row in safe)]) for i, head in enumerate(heads)]
-    room = shutil.get_terminal_size((120, 24)).columns if _is_terminal(sys.stdout) else 10_000
+    room = _room() if _is_terminal(sys.stdout) else 10_000
     if sum(widths) + 2 * last > room and len(heads) > 3:
         width = max(len(head) for head in heads)
         return "\n".join(
@@ -502,6 +567,11 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text: tuple[int,
         for row in [list(heads), *safe]
     ]
     return "\n".join(lines)
+
+
+def _room() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    return shutil.get_terminal_size((80, 24)).columns if _is_terminal(sys.stdout) else 80
 
 
 def _cell(text: str, width: int, left: bool) -> str:

@@ -99,6 +99,10 @@ class Template:
             out.append(text)
         return "".join(out)
 
+    def fill(self, values: Record) -> str:
+        """The text for these values, whatever they hold: as the application asks, which looks out for no separator."""
+        return "".join(part if isinstance(part, str) else str(values.get(part.name)) for part in self.parts)
+
 
 def _component(name: str, value: Value) -> str:
     if value is None:
@@ -174,14 +178,34 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """How the application asks one sort of store for a kind (`Asked` says by what), and what it makes of the items it finds.
+
+    Of keyed stores: get is the keys of the one record, tried in turn; query the hash and the beginning of the range of a user's records; index the
+    hash in the first index, which is asked instead where the table has one. An item is skipped where a field of `filled` is empty or not there,
+    one of `present` not there, one of `numbers` no number. `text` are fields that are given as text whatever they are, objects and lists as JSON
+    written anew; `defaults` what an absent field is given as.
+    """
+
+    get: tuple[tuple[Template, ...], ...] = ()
+    query: tuple[Template, ...] = ()
+    index: Template | None = None
+    filled: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    defaults: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class KindLayout:
     """How one kind lives in a store.
 
     collections: names of its table or collection, the first is made. columns: SQL types by column, for making it. unique: the table
     we make is unique over the identity by a constraint (the application's own). surrogate: columns that are no fields and never
-    travel. marks: attributes by which an item is told to be of this kind. extra: attributes that belong to the origin. by_index: the
-    application looks for it in the index. index_wins: where an index attribute is a field too, the application writes the index's value.
-    parsed: fields whose text the application reads as JSON where it is some, from this store.
+    travel. marks: attributes by which an item is told to be of this kind. extra: attributes that belong to the origin. index_wins: where an
+    index attribute is a field too, the application writes the index's value. parsed: fields whose text the application reads as JSON where it is
+    some, from this store. request: how the application asks for the kind here.
     map: the document is an object, and each of its entries a record: the attributes that hold an entry's name and its value. excepted:
     names of which none is in such a document.
     """
@@ -196,11 +220,16 @@ class KindLayout:
     surrogate: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     unique: bool = False
-    by_index: bool = False
     index_wins: bool = False
     parsed: tuple[str, ...] = ()
     map: tuple[str, ...] = ()
     excepted: tuple[str, ...] = ()
+    request: Request | None = None
+
+    @property
+    def by_index(self) -> bool:
+        """Whether the application looks for it in the index, where there is one."""
+        return self.request is not None and self.request.index is not None
 
     @property
     def attributes(self) -> frozenset[str]:

@@ -18,9 +18,9 @@ from typing import Any, cast, get_args
 
 from migrator.choice import User
 from migrator.errors import ConfigError
-from migrator.layout import Form, Key, KindLayout, Layout, Place, Slot, Template
+from migrator.layout import Form, Key, KindLayout, Layout, Place, Request, Slot, Template
 from migrator.mapping import Mapping
-from migrator.model import Field, FieldType, Kind
+from migrator.model import Asked, Field, FieldType, Kind
 
 _FIELD_TYPES = get_args(FieldType)
 _FORMS = get_args(Form)
@@ -30,12 +30,16 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 _TOP = {"name", "title", "extends", "user", "kinds", "layouts"}
 _USER = {"field", "session", "shared"}
-_KIND = {"identity", "newest", "expires", "fields"}
+_KIND = {"identity", "newest", "expires", "fields", "asked"}
+_ASKED = {"by", "gives", "recent", "figure", "apart"}
+_REQUEST_KEYED = ("get", "query", "index")
+_REQUEST_FIELDS = ("filled", "present", "numbers", "text")
+_REQUEST = {*_REQUEST_KEYED, *_REQUEST_FIELDS, "defaults"}
 _FIELD = {"type", "null"}
 _LAYOUT = {"store", "like", "create", "key", "index", "ghosts", "also", "several_keys", "unread", "unread_later"}
 _KEYED = ("key", "index", "ghosts", "also", "several_keys", "unread", "unread_later")
-_KIND_LAYOUT = {"collection", "map", "except", "columns", "unique", "surrogate", "fields", "parsed"}
-_KIND_KEYED = ("key", "index", "free", "marks", "extra", "by_index", "index_wins")
+_KIND_LAYOUT = {"collection", "map", "except", "columns", "unique", "surrogate", "fields", "parsed", "request"}
+_KIND_KEYED = ("key", "index", "free", "marks", "extra", "index_wins")
 _PLACE = {"attribute", "as", "otherwise"}
 
 
@@ -138,7 +142,39 @@ class Checker:
             raise self.fail(where, "expires: the name of a field is wanted")
         if any(each.name == expires and each.type not in ("integer", "float") for each in fields):
             raise self.fail(where, f"expires: {expires} holds no epoch seconds; a number is wanted")
-        return Kind(name, fields, tuple(identity), newest, expires)
+        asked = self.asked(body, fields, f"{where}.asked") if "asked" in body else None
+        return Kind(name, fields, tuple(identity), newest, expires, asked)
+
+    def asked(self, body: dict[str, Any], fields: tuple[Field, ...], where: str) -> Asked:
+        spec = self.table(body, "asked", where.removesuffix(".asked"))
+        self.known(spec, _ASKED, where)
+        names = {each.name for each in fields}
+        by, gives = self.texts(spec, "by", where), self.texts(spec, "gives", where) if "gives" in spec else []
+        recent = spec.get("recent", [])
+        if recent and not (
+            isinstance(recent, list) and [type(each) for each in recent] == [str, int] and recent[1] > 0
+        ):
+            raise self.fail(where, "recent: a time field and a number of days are wanted")
+        figure = self.text(spec, "figure", where) if "figure" in spec else None
+        apart = self.table(spec, "apart", where) if "apart" in spec else {}
+        for word, told in apart.items():
+            if not isinstance(told, dict) or not told:
+                raise self.fail(where, f"apart: {word}: fields with their values are wanted")
+        for what, given in (
+            ("by", by),
+            ("gives", gives),
+            ("recent", recent[:1]),
+            ("figure", [figure] if figure else []),
+        ):
+            self.all_fields(given, names, where, what)
+        for word, told in apart.items():
+            self.all_fields(told, names, where, f"apart: {word}")
+        return Asked(tuple(by), tuple(gives), (recent[0], recent[1]) if recent else None, figure, apart)
+
+    def all_fields(self, given: Iterable[str], names: set[str], where: str, what: str) -> None:
+        for each in given:
+            if each not in names:
+                raise self.fail(where, f'{what}: no field "{each}"{self.near(each, names)}')
 
     def field(self, name: str, spec: Any, where: str) -> Field:
         if isinstance(spec, str):
@@ -303,11 +339,11 @@ class Checker:
             tuple(self.texts(spec, "surrogate", where)) if spec.get("surrogate", []) != [] else (),
             columns,
             self.truth(spec, "unique", where),
-            self.truth(spec, "by_index", where),
             self.truth(spec, "index_wins", where),
             self.parsed(kind, spec, where),
             self.map(kind, spec, places, where) if "map" in spec else (),
             tuple(self.texts(spec, "except", where)) if spec.get("except", []) != [] else (),
+            self.request(kind, spec, keys, f"{where}.request", store),
         )
         self.no_clash(layout, where)
         return layout
@@ -324,6 +360,58 @@ class Checker:
         if kind.identity != (names[0],) or named.field.type != "text" or named.form != "native":
             raise self.fail(where, f"map: {names[0]} is a name in a JSON object: it must be the identity, and text")
         return tuple(by_field[name].attribute for name in names)
+
+    def request(
+        self, kind: Kind, body: dict[str, Any], keys: tuple[Key, ...], where: str, store: str
+    ) -> Request | None:
+        """How the application asks; where nothing is said, for the one record by the key that the layout makes."""
+        if kind.asked is None or store == "json":
+            if "request" in body:
+                why = (
+                    "no application reads a file of ours" if store == "json" else f"kinds.{kind.name}.asked is missing"
+                )
+                raise self.fail(where, why)
+            return None
+        spec = self.table(body, "request", where) if "request" in body else {}
+        self.known(spec, _REQUEST, where)
+        names = {each.name for each in kind.fields}
+        lists = {each: tuple(self.texts(spec, each, where)) for each in _REQUEST_FIELDS if each in spec}
+        defaults = self.table(spec, "defaults", where) if "defaults" in spec else {}
+        for what, given in (*lists.items(), ("defaults", defaults)):
+            self.all_fields(given, names, where, what)
+        filled, present, numbers, text = (lists.get(each, ()) for each in _REQUEST_FIELDS)
+        made = Request((), (), None, filled, present, numbers, text, defaults)
+        if store != "dynamodb":
+            for unwanted in _REQUEST_KEYED:
+                if unwanted in spec:
+                    raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
+            return made
+        query = self.asking(spec["query"], kind, where, "query", len(keys)) if "query" in spec else ()
+        index = self.asking([spec["index"]], kind, where, "index", 1)[0] if "index" in spec else None
+        gets = spec.get("get", [])
+        if not isinstance(gets, list):
+            raise self.fail(where, "get: an array of keys is wanted, each an array of templates")
+        get = tuple(self.asking(each, kind, where, "get", len(keys)) for each in gets)
+        if not (get or query):
+            if not kind.is_asked_for_one:
+                raise self.fail(
+                    where, f"query: the application asks for several {kind.name} records; say under which key they lie"
+                )
+            get = (self.asking([key.templates[0].text for key in keys], kind, where, "get", len(keys)),)
+        return replace(made, get=get, query=query, index=index)
+
+    def asking(self, texts: Any, kind: Kind, where: str, what: str, count: int) -> tuple[Template, ...]:
+        """Templates of what the application names: made of the fields it asks by."""
+        assert kind.asked is not None
+        if not isinstance(texts, list) or len(texts) != count or not all(isinstance(text, str) for text in texts):
+            raise self.fail(
+                where, f"{what}: {count} templates are wanted" if count > 1 else f"{what}: a template is wanted"
+            )
+        made = tuple(self.template(text, kind, where, what, True) for text in texts)
+        for slot in (slot for template in made for slot in template.slots):
+            if slot.form != "value" or slot.name not in kind.asked.by:
+                raise self.fail(where, f"{what}: {slot.name} is not among the fields that the application asks by")
+        return made
 
     def parsed(self, kind: Kind, spec: dict[str, Any], where: str) -> tuple[str, ...]:
         names = self.texts(spec, "parsed", where) if "parsed" in spec else []

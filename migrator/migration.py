@@ -25,7 +25,7 @@ from migrator.pair import Digest, Pair, carries_foreign
 from migrator.plan import keeps_keys, narrowed, reading_words, told_words, unread_tables
 from migrator.report import PAGE, estimate
 from migrator.run import Run, now_words, text_of
-from migrator.verification import command_words, compare, prove
+from migrator.verification import ask, command_words, compare, forgets, prove
 
 SMALL = 20_000
 """Below so many records, starting worker processes costs more than they save."""
@@ -358,6 +358,8 @@ class Migration:
                 self.report.kind(name).proof = proofs.KindProof.from_plain(plain)
             self.report.proven = checkpoint.proven
             sink.publish()
+            if self.options.proof == "app":
+                ask(self.report, self.plan, source, sink.reader(), state, self.show, self.choice)
         checkpoint.phase = "finished"
 
     def _verify(self, job: Job, source: Source, sink: Sink, checkpoint: Checkpoint, crew: Crew, stop: Stop) -> None:
@@ -479,6 +481,8 @@ class Migration:
         if differing or any(kind.proof.is_bad for kind in report.kinds.values()):
             report.end("differences")
             report.mend = command_words("migrate", self.plan, "--existing replace")
+        elif forgets(report):
+            report.end("differences")
         elif report.rejected or report.foreign:
             report.end("rejects")
         else:

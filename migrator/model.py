@@ -5,7 +5,7 @@ Plain data that pickles. Knows no store, no mapping file and no JSON.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal
@@ -40,11 +40,40 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """How the application asks for a kind, whatever the store: by which fields, and which fields of each record it is given (empty: all).
+
+    recent: a time field, and how many days back the application looks. figure: the field by whose number a user's records are told, rather than
+    counted. apart: words under which some records are counted, by the values of their fields.
+    """
+
+    by: tuple[str, ...]
+    gives: tuple[str, ...] = ()
+    recent: tuple[str, int] | None = None
+    figure: str | None = None
+    apart: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a store gave the application that asked once: items as they are, in the store's own attributes.
+
+    is_cut: there was more behind the one page that it reads. is_late: the store may not say yet what was written a moment ago (an index).
+    trouble: why the store gave nothing at all.
+    """
+
+    items: list[Record] = field(default_factory=list)
+    is_cut: bool = False
+    is_late: bool = False
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """A sort of record.
 
     newest: the field by which the newest of two records with one identity is told. expires: the field, or an attribute of the origin, that holds the
-    epoch seconds after which the application counts the record as expired.
+    epoch seconds after which the application counts the record as expired. asked: how the application asks for it, where the mapping says so.
     """
 
     name: str
@@ -52,6 +81,12 @@ class Kind:
     identity: tuple[str, ...]
     newest: str | None = None
     expires: str | None = None
+    asked: Asked | None = None
+
+    @property
+    def is_asked_for_one(self) -> bool:
+        """Whether the application names the very record it wants, and gets that or none."""
+        return self.asked is not None and set(self.identity) <= set(self.asked.by)
 
     def identity_of(self, record: Record) -> Identity:
         return tuple([record.get(name) for name in self.identity])

@@ -22,9 +22,9 @@ from migrator.settings import Settings, load_settings, refuse_unknown, with_vari
 GIVEN, BUILT_IN = "given", "built in"
 """Who made a choice, if neither the settings file nor a variable did: the command line or the caller, or nobody."""
 
-_LEAST = {"limit": 1}  # of the others 0
+_LEAST = {"limit": 1, "users": 1}  # of the others 0
 _MOST = 2**63 - 1  # what a report can hold
-_OF_ONE_RUN = ("dry_run", "restart", "user", "since", "limit")
+_OF_ONE_RUN = ("dry_run", "restart", "user", "users", "since", "limit")
 """No default makes these: nobody could take them back on the command line, and a nightly run would silently do less."""
 
 
@@ -49,7 +49,8 @@ class Options:
     user: str | None = None
     since: str | None = None
     limit: int | None = None
-    proof: Literal["digest", "counts", "rows", "none"] = "digest"
+    proof: Literal["digest", "counts", "rows", "app", "none"] = "digest"
+    users: int | None = None
     one_way: bool = False
     workers: int = 0
     processes: bool = False

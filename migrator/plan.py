@@ -21,7 +21,7 @@ from migrator.mapping import Mapping
 from migrator.mapping_file import load_mapping, recognise
 from migrator.model import Address, Kind, Shape, Traits
 from migrator.options import Options
-from migrator.pair import retyped_fields
+from migrator.pair import READ_STORES, retyped_fields
 
 DEFAULT_MAPPING = "luminoracore-v1.1"
 
@@ -176,6 +176,10 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
         "expired": options.expired,
     }
     choice = _choice(from_store.address, address, mapping, options, command)
+    if options.proof == "app":
+        _refuse_to_ask(from_store, to_store, mapping, kinds, options)
+    elif options.users is not None:
+        raise ConfigError("--users: only --proof app asks for users; give both, or leave --users out")
     if command != "verify" and options.existing in ("keep", "newer") and adapter.traits.whole:
         raise ConfigError(
             f"--existing {options.existing}: {address.text} is compared and replaced whole; choose a store of single records"
@@ -200,6 +204,22 @@ def _choice(source: Address, sink: Address, mapping: Mapping, options: Options, 
     if options.user is not None and mapping.user is None:
         raise ConfigError(f"--user: the mapping {mapping.name} does not say whose a record is")
     return Choice(*zones, since, options.user or "", mapping.user)
+
+
+def _refuse_to_ask(source: Store, sink: Store, mapping: Mapping, kinds: tuple[str, ...], options: Options) -> None:
+    for store in (source, sink):
+        if store.address.store not in READ_STORES:
+            raise ConfigError(
+                f"--proof app: no application reads {store.address.text}, so that there is nothing to ask it; use --proof digest or rows"
+            )
+    if mapping.user is None or not any(mapping.kinds[kind].asked for kind in kinds):
+        raise ConfigError(
+            f"--proof app: the mapping {mapping.name} does not say whose a record is ([user]) and how the application asks for it "
+            "([kinds.X.asked]); see mappings/README.md"
+        )
+    for name in ("since", "limit"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"--proof app: the application asks for everything of a user; leave --{name} out")
 
 
 def _place_of(address: Address) -> tuple[str, str, dict[str, str]]:

@@ -86,6 +86,7 @@ class Report:
     `foreign`: items that stayed behind and that nobody expected; `ghosts` and `accepted` (by --foreign) stayed behind too. `due`:
     records that the sink's time-to-live deletes within 30 days. `unread`: by kind, why the application does not find what is written (`now`), or what it writes there itself afterwards (`later`).
     `told_by`: of source, sink and options that the command line did not say itself, the file and key, or the variable, that did.
+    `application`: what `--proof app` found, see `application.Comparison.to_plain`.
     Times are ISO 8601 in UTC. Addresses are as resolved and hold no secret.
     """
 
@@ -125,6 +126,7 @@ class Report:
     unreadable_seen: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     estimate: dict[str, Any] | None = None
+    application: dict[str, Any] | None = None
     mend: str | None = None
 
     def to_plain(self) -> dict[str, Any]:
@@ -136,6 +138,11 @@ class Report:
 
     def kind(self, name: str) -> KindReport:
         return self.kinds.setdefault(name, KindReport())
+
+    def take_in(self, tallies: dict[str, Tally]) -> None:
+        """Add what was read to the accounting."""
+        for name, tally in tallies.items():
+            self.kind(name).tally.add(tally)
 
     @property
     def rejected(self) -> int:

@@ -1,22 +1,26 @@
 """The story of a comparison: read both sides, hold them against each other, name what differs. Writes to neither store.
 
-`Verification` is the command; `compare` and `prove` are its steps, which a migration takes as well. Leaves digests and differences to `proof`.
+`Verification` is the command; `compare`, `prove` and `ask` are its steps, which a migration takes as well. Leaves digests and differences to
+`proof`, the application's view to `application`.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from migrator import proof as proofs
 from migrator.adapters.base import Reader, Source
+from migrator.application import Comparison, Known, People, clock
+from migrator.binding import reading
 from migrator.checkpoint import State
 from migrator.choice import EVERYTHING, Choice
 from migrator.duplicates import Duplicates
 from migrator.engine import WANTED_PARTITIONS
 from migrator.errors import ConfigError
-from migrator.model import FOREIGN, Row, Snapshot
+from migrator.model import FOREIGN, Page, Row, Snapshot
 from migrator.options import Options
 from migrator.pair import Digest, Pair
 from migrator.plan import Plan, told_words
@@ -34,7 +38,7 @@ class Verification:
     def go(self) -> None:
         options, show = self.run.options, self.run.show
         if options.proof == "none":
-            raise ConfigError("verify proves by digest, counts or rows: --proof none leaves nothing to do")
+            raise ConfigError("verify proves by digest, counts, rows or app: --proof none leaves nothing to do")
         plan = self.run.planned("verify")
         state = self.run.enter_state(plan, None)
         state.clear()
@@ -60,7 +64,10 @@ class Verification:
                 *told_words(plan),
             ]
         )
-        compare(report, plan, from_store, reader, options, state, show)
+        if options.proof == "app":
+            ask(report, plan, from_store, reader, state, show)
+        else:
+            compare(report, plan, from_store, reader, options, state, show)
         self.run.join_left_behind()
         if snapshot.moment is None:
             report.snapshot["words"] = f"read between {report.started} and {now_words()}"
@@ -70,6 +77,8 @@ class Verification:
             report.end("differences")
             if bad:
                 report.mend = command_words("migrate", plan, "--existing replace")
+        elif forgets(report):
+            report.end("differences")
         elif report.rejected or report.foreign:
             report.end("rejects")
         else:
@@ -118,7 +127,8 @@ def prove(
     if count:
         path.chmod(0o600)
         report.differences_file = str(path)
-    report.proven = options.proof if all(proof.digest == "equal" for proof in found.values()) else "none"
+    is_equal = all(proof.digest == "equal" for proof in found.values())
+    report.proven = ("rows" if options.proof == "rows" else "digest") if is_equal else "none"
 
 
 def compare(
@@ -151,6 +161,64 @@ def compare(
         prove(report, pair, ours.digests, theirs, options, state, show)
     finally:
         duplicates.close()
+
+
+def ask(
+    report: Report,
+    plan: Plan,
+    source: Source,
+    reader: Reader,
+    state: State,
+    show: Show,
+    choice: Choice = EVERYTHING,
+) -> None:
+    """Ask both stores for every user, or some, as the application does, and hold the answers against each other (`report.application`).
+
+    Users are those of the source, which is read once for it. Verifying, it is all that is done, and fills in the report's accounting.
+    """
+    alone, options, user = report.command == "verify", plan.options, plan.mapping.user
+    assert user is not None
+    duplicates = Duplicates(state.duplicates)
+    pair = Pair(source, reader, plan.kind_map, duplicates, choice)
+    people = People(state.scratch / "people.sqlite", plan.kind_map, user)
+    try:
+        with show.progress("looking for users", source.size_hint()) as tick:
+            for number, page in enumerate(_pages(source, plan.kinds)):
+                expected = pair.expected(page)
+                people.note(expected.rows)
+                people.leave(expected.rejects)
+                if alone:
+                    report.take_in(expected.tallies)
+                    state.note_left_behind(f"{number:010}", expected.rejects, expected.duplicates)
+                tick(len(page.rows))
+        now = datetime.now(UTC)
+        clocks = (clock(now, plan.choice.source_zone), clock(now, plan.choice.sink_zone))
+        known = Known(
+            reading(plan.sink.layout, plan.kinds)[0],
+            reading(plan.source.layout, plan.kinds)[1],
+            extra=not alone or options.one_way,
+            differing=not alone and options.existing in ("keep", "newer"),
+        )
+        comparison = Comparison(source, reader, people, known, state.path / "application.jsonl", clocks)
+        with show.progress("asking as the application does", options.users or comparison.users) as tick:
+            comparison.run(options.users, user.shared if choice.ids else (), tick)
+        report.application = comparison.to_plain()
+    finally:
+        people.close()
+        duplicates.close()
+    if alone:
+        whole = comparison.asked == comparison.users
+        report.proven = "app" if whole and not comparison.unexpected else "none"
+
+
+def forgets(report: Report) -> bool:
+    """Whether the application remembers something otherwise that nothing foretold."""
+    return report.application is not None and report.application["unexpected"] > 0
+
+
+def _pages(source: Source, kinds: tuple[str, ...]) -> Iterator[Page]:
+    for partition in source.partitions(list(kinds), WANTED_PARTITIONS):
+        yield from source.pages(partition, None)
 
 
 def command_words(name: str, plan: Plan, extra: str = "") -> str:

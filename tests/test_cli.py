@@ -63,6 +63,7 @@ DESIGNED = [
     "--foreign",
     "--expired",
     "--user",
+    "--users",
     "--since",
     "--limit",
     "--allow-empty",
@@ -101,7 +102,7 @@ def test_migrate_has_the_designed_options_with_their_defaults() -> None:
         "--on-duplicate": ("newest", "stop"),
         "--unknown-fields": ("keep", "drop"),
         "--expired": ("reject", "write"),
-        "--proof": ("digest", "counts", "rows", "none"),
+        "--proof": ("digest", "counts", "rows", "app", "none"),
     }
     assert "--create" in options and "--no-create" in {
         name for o in cli.commands["migrate"].params for name in o.secondary_opts

@@ -149,11 +149,14 @@ def test_a_mapping_of_ones_own_loads(tmp_path: Path) -> None:
 def test_the_example_in_the_readme_loads(tmp_path: Path) -> None:
     readme = Path(__file__).parents[1] / "mappings" / "README.md"
     blocks = re.findall(r"```toml\n(.*?)```", readme.read_text("utf-8"), re.S)
-    chat, user, layouts, tables, ours_text = blocks[:5]
+    chat, user, layouts, tables, asking, ours_text = blocks[:6]
     whole = f"{chat}\n{layouts}".replace('extends = "luminoracore-v1.1"', "")
     assert load_mapping(write(tmp_path, whole, "chat.toml")).kind_names() == ("message",)
     more = load_mapping(write(tmp_path, f'extends = "chat.toml"\nname = "more"\n{tables}', "more.toml"))
     assert more.layouts["channel/SK"].several_keys
+    asked = load_mapping(write(tmp_path, f'extends = "chat.toml"\nname = "asked"\n{asking}', "asked.toml"))
+    request = asked.layouts["channel/SK"].kinds["message"].request
+    assert request is not None and [template.text for template in request.query] == ["{channel}", "MESSAGE#"]
     ours = load_mapping(write(tmp_path, ours_text + user))
     assert ours.user == LUMINORACORE.user
     assert ours.name == "our-luminora" and ours.kind_names() == LUMINORACORE.kind_names()
@@ -174,6 +177,18 @@ TABLE, MESSAGE, NOTE = "[layouts.table]\n", "[layouts.table.message]\n", "[layou
 RANGE = '["MESSAGE#{sent_at:stamp}#{digest}", "MESSAGE#{digest}"]'
 JSON_NOTE = 'note = { collection = "notes" }'
 WITH_BODY = ('[kinds.note.fields]\nid = "text"\n', '[kinds.note.fields]\nid = "text"\nbody = "json"\n')
+IN_ASKED, IN_REQUEST = "[kinds.message.asked]: ", "[layouts.table.message.request]: "
+
+
+def asking(asked: str = "", request: str = 'query = ["{channel}", "MESSAGE#"]') -> list[tuple[str, str]]:
+    """With how the application asks for messages, and how it asks the table."""
+    by = "" if asked.startswith("by") else 'by = ["channel"]\n'
+    return [
+        (FIELDS, f"[kinds.message.asked]\n{by}{asked}\n{FIELDS}"),
+        (NOTE, f"[layouts.table.message.request]\n{request}\n{NOTE}"),
+    ]
+
+
 IN_TABLE, IN_MESSAGE, IN_NOTE = "[layouts.table]: ", "[layouts.table.message]: ", "[layouts.table.note]: "
 
 WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
@@ -309,6 +324,25 @@ WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
     ),
     ("field in another's key", [('key = ["channel", "SK"]', 'key = ["body", "SK"]')], "[layouts.other.message]: key: the field body lives in the key attribute body"),
     ("index on a key", [('"GSI1PK", "GSI1SK"]', '"SK", "GSI1SK"]')], IN_MESSAGE + "index: SK is a key attribute too"),
+    # how the application asks
+    ("asked by no field", asking('by = ["chanel"]'), IN_ASKED + 'by: no field "chanel" (did you mean "channel"?)'),
+    ("asked setting", asking("how = 1"), IN_ASKED + 'unknown setting "how"'),
+    ("recent of text", asking('recent = ["sent_at", "30"]'), IN_ASKED + "recent: a time field and a number of days are wanted"),
+    ("recent of no days", asking('recent = ["sent_at", 0]'), IN_ASKED + "recent: a time field and a number of days are wanted"),
+    ("recent of no field", asking('recent = ["sent", 30]'), IN_ASKED + 'recent: no field "sent"'),
+    ("figure of no field", asking('figure = "starz"'), IN_ASKED + 'figure: no field "starz"'),
+    ("apart of nothing", asking("apart = { turn = 1 }"), IN_ASKED + "apart: turn: fields with their values are wanted"),
+    ("apart of no field", asking('apart = { turn = { bodi = "x" } }'), IN_ASKED + 'apart: turn: no field "bodi" (did you mean "body"?)'),
+    ("request of a kind that is not asked for", asking()[1:], IN_REQUEST + "kinds.message.asked is missing"),
+    ("request in json", [(JSON_NOTE, JSON_NOTE[:-1] + ", request = {} }")], "[layouts.json.note.request]: no application reads a file"),
+    ("request setting", asking(request="qwery = []"), IN_REQUEST + 'unknown setting "qwery" (did you mean "query"?)'),
+    ("no query for several", asking(request=""), IN_REQUEST + "query: the application asks for several message records"),
+    ("query of one", asking(request='query = ["{channel}"]'), IN_REQUEST + "query: 2 templates are wanted"),
+    ("query by more", asking(request='query = ["{channel}", "MESSAGE#{sent_at}"]'), IN_REQUEST + "query: sent_at is not among the fields"),
+    ("get a text", asking(request='get = "{channel}"'), IN_REQUEST + "get: an array of keys is wanted"),
+    ("index a number", asking(request="index = 5"), IN_REQUEST + "index: a template is wanted"),
+    ("numbers of no field", asking(request='numbers = ["starz"]'), IN_REQUEST + 'numbers: no field "starz"'),
+    ("index of a database", [*asking(), (SQL_NOTE, f'[layouts.sqlite.message.request]\nindex = "{{channel}}"\n{SQL_NOTE}')], "[layouts.sqlite.message.request]: index: only a keyed store"),
     # two kinds
     ("one collection", [('collection = "notes"', 'collection = "chat_messages"')], "[layouts.sqlite]: message and note share the collection chat_messages"),
     ("one key", [('"NOTE#{id}"', '"MESSAGE#{id}"')], IN_TABLE + "message and note could fall on one key"),

@@ -327,7 +327,7 @@ def test_what_is_a_matter_of_one_run_has_no_default(text: str) -> None:
         ('existing = "maybe"', "options.existing: 'maybe' is not one of 'refuse', 'keep', 'newer', 'replace'."),
         ("existing = true", "options.existing: True is not one of"),
         ('existing = ["keep"]', "options.existing: ['keep'] is not one of"),
-        ('proof = "much"', "options.proof: 'much' is not one of 'digest', 'counts', 'rows', 'none'."),
+        ('proof = "much"', "options.proof: 'much' is not one of 'digest', 'counts', 'rows', 'app', 'none'."),
         ('on_reject = ""', "options.on_reject: '' is not one of 'stop', 'continue'."),
         ('create = "yes"', "options.create: 'yes' is not a valid boolean."),
         ("allow_empty = 1", "options.allow_empty: 1 is not a valid boolean."),

@@ -29,9 +29,11 @@ from migrator.model import (
     Existing,
     Finding,
     Foreign,
+    Found,
     Holdings,
     Page,
     Partition,
+    Record,
     Reject,
     Row,
     Shape,
@@ -157,6 +159,14 @@ class Source(ABC):
     def guarantees(self, kind: str) -> bool:
         """True if the store cannot hold two records of this kind with one identity."""
         return self.layout.guarantees(kind)
+
+    def ask(self, kind: str, wanted: Sequence[Record]) -> list[Found]:
+        """What the application finds of a kind when it asks for each of these, in their order; each holds values for the fields it asks by.
+
+        As the application does it (`KindLayout.request`): one page where it reads one page, an index where it looks into one.
+        Only for stores that an application reads; the plan refuses others.
+        """
+        raise StoreError("no application reads this store")
 
     def close(self) -> None:
         """Give connections and files back. Calling it twice is harmless."""

@@ -35,7 +35,7 @@ from migrator.adapters.dynamodb_requests import (
 )
 from migrator.adapters.dynamodb_values import Item, check_item, from_item, item_size, to_item
 from migrator.errors import ConfigError, RecordError, StoreError, TransientStoreError
-from migrator.layout import Layout
+from migrator.layout import Layout, Request
 from migrator.model import (
     FOREIGN,
     UNKNOWN_KIND,
@@ -44,10 +44,12 @@ from migrator.model import (
     Existing,
     Finding,
     Foreign,
+    Found,
     Holdings,
     Identity,
     Page,
     Partition,
+    Record,
     Reject,
     Row,
     Shape,
@@ -164,6 +166,54 @@ class DynamoDBSource(Source):
         except (NoTable, NoSuchCall):
             return None
         return told["AttributeName"] if told.get("TimeToLiveStatus") in ("ENABLED", "ENABLING") else None
+
+    def ask(self, kind: str, wanted: Sequence[Record]) -> list[Found]:
+        request = self.layout.kinds[kind].request
+        assert request is not None
+        return list(self._table.pool.map(partial(self._ask, request), wanted))
+
+    def _ask(self, request: Request, by: Record) -> Found:
+        """One GetItem or one page of a Query: LuminoraCore reads no second (H27). What DynamoDB refuses is nothing found."""
+        try:
+            if request.index is not None and self.layout.index is not None:
+                name, hashed, _ = self.layout.index
+                # The name as it is, as LuminoraCore writes it: where it is a reserved word neither is answered.
+                return self._first_page([(hashed, "=", request.index.fill(by))], True, IndexName=name)
+            if request.query:
+                names = {f"#k{n}": name for n, name in enumerate(self.layout.key)}
+                terms = zip(names, ("=", "begins_with"), (template.fill(by) for template in request.query))
+                return self._first_page(list(terms), False, ExpressionAttributeNames=names)
+            for templates in request.get:
+                key = {
+                    name: {"S": template.fill(by)} for name, template in zip(self.layout.key, templates, strict=True)
+                }
+                answer = self._table.call(
+                    "get_item", TableName=self._table.name, Key=key, ConsistentRead=self.consistent
+                )
+                if "Item" in answer:
+                    return Found([from_item(answer["Item"])])
+        except Refused as exc:
+            return Found(trouble=f"DynamoDB refuses the request: {exc}")
+        except NoTable:
+            if not self.may_be_missing:
+                raise
+        except ValueError:
+            return Found(trouble="an item holds a value that is none of DynamoDB's")
+        return Found()
+
+    def _first_page(self, terms: list[tuple[str, str, str]], by_index: bool, **request: Any) -> Found:
+        conditions = [
+            f"{n} = :v{i}" if how == "=" else f"begins_with({n}, :v{i})" for i, (n, how, _) in enumerate(terms)
+        ]
+        answer = self._table.call(
+            "query",
+            TableName=self._table.name,
+            KeyConditionExpression=" AND ".join(conditions),
+            ExpressionAttributeValues={f":v{i}": {"S": value} for i, (_, _, value) in enumerate(terms)},
+            ConsistentRead=self.consistent and not by_index,
+            **request,
+        )
+        return Found([from_item(item) for item in answer["Items"]], "LastEvaluatedKey" in answer, by_index)
 
     def close(self) -> None:
         self._table.close()

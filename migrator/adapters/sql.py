@@ -34,6 +34,7 @@ from migrator.model import (
     Cursor,
     Existing,
     Finding,
+    Found,
     Holdings,
     Page,
     Partition,
@@ -137,6 +138,15 @@ class SqlSource(Source):
         with _sorted_errors(f"{self.text}, reading"):
             at = self._table(kind)
         return at is None or at[1].guaranteed
+
+    def ask(self, kind: str, wanted: Sequence[Record]) -> list[Found]:
+        by = self.layout.kinds[kind].kind.asked
+        assert by is not None
+        with _sorted_errors(f"{self.text}, asking"):
+            at = self._table(kind)
+            if at is None:
+                return [Found() for _ in wanted]
+            return Rows(at[0], self.dialect, at[1], self.setting).asked(by.by, wanted)
 
     def close(self) -> None:
         if self._look is not None:

@@ -213,6 +213,17 @@ class Dialect(ABC):
         return self.same(sa.column(column), value)
 
     @_once
+    def asked(self, table: Table, columns: tuple[str, ...], count: int) -> str:
+        """The columns of all rows that have one of `count` values, or rows of values, in these columns."""
+        base = self._base(table)
+        names = [[f"v{n}_{i}" for i in range(len(columns))] for n in range(count)]
+        left: Any = base.c[columns[0]] if len(columns) == 1 else sa.tuple_(*(base.c[name] for name in columns))
+        right: list[Any] = [sa.bindparam(v[0]) if len(v) == 1 else sa.tuple_(*map(sa.bindparam, v)) for v in names]
+        wanted = [base.c[name] for name in table.names]
+        statement = sa.select(*wanted).select_from(base).where(left.in_(right)).order_by(*_columns(table.key))
+        return self.text(statement, *(name for v in names for name in v))
+
+    @_once
     def repeated(self, table: Table) -> str:
         """Keys of all rows that share their identity with another; in a window as in a GROUP BY, NULL is a value like others."""
         base, key = self._base(table), _columns(table.key)

@@ -7,14 +7,14 @@ Knows sqlite3, what it cannot give (larger than the limit, not UTF-8) and how to
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
 from migrator.adapters.base import Setting, is_full, too_large
 from migrator.adapters.sql_dialect import Connection, Dialect, Key, Table
 from migrator.errors import StoreError
-from migrator.model import Page, Record, Reject, Row
+from migrator.model import Found, Page, Record, Reject, Row
 from migrator.values import Value
 
 _INDEX_STEP = 20_000  # rows read in one go while the index of identities is built: a lock is held that long
@@ -69,6 +69,31 @@ class Rows:
         page = Page([], None)
         self._add(page, key, values)
         return (page.rows or page.rejects)[0]
+
+    def asked(self, by: Sequence[str], wanted: Sequence[Record]) -> list[Found]:
+        """All columns of the rows with these values of some fields, in one statement: it may have to read the whole table.
+
+        A row that sqlite3 cannot give leaves the application with none of that user's.
+        """
+        named = [tuple(str(each[name]) for name in by) for each in wanted]
+        found: dict[tuple[str, ...], Found] = {name: Found() for name in named}
+        places = {place.field.name: place.attribute for place in self.table.kind.places}
+        columns = tuple(places[name] for name in by)
+        statement = self.dialect.asked(self.table, columns, len(named))
+        try:
+            with closing(self.connection.execute(statement, [value for name in named for value in name])) as run:
+                for values in run:
+                    held = dict(zip(self.table.names, values))
+                    there = found.get(tuple(str(held[column]) for column in columns))
+                    if there is not None:
+                        there.items.append(held)
+        except sqlite3.Error as exc:
+            if not _is_unreadable(exc):
+                raise
+            if len(wanted) == 1:
+                return [Found(trouble="a row holds text that is not UTF-8, or is too large")]
+            return [each for one in wanted for each in self.asked(by, [one])]
+        return [found[name] for name in named]
 
     def _run(self, after: Key, upto: Key) -> Generator[tuple[Key, tuple[Value, ...]], None, None]:
         """Rows from one statement. It is closed with the generator, for it holds a lock."""
