@@ -202,20 +202,24 @@ def init(store: str, yes: bool, table_shape: str | None, mapping: str | None, as
 
 @cli.command(epilog=_DOCTOR_EPILOG)
 @click.argument("stores", nargs=-1, metavar="[STORE]...")
+@click.option(
+    "--probe", is_flag=True, help="The persistence test: write a record of each kind, close, open again, read, delete."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def doctor(stores: tuple[str, ...], as_json: bool) -> None:
-    """Say why a store does not keep what the chat saves, and the one line that mends it. Writes nothing.
+def doctor(stores: tuple[str, ...], probe: bool, as_json: bool) -> None:
+    """Say why a store does not keep what the chat saves, and the one line that mends it. Writes nothing without --probe.
 
     Without STORE: every store that LuminoraCore can be configured for, by luminora_config.json and the LUMINORA_* and AWS_* variables, and the best
     one that works now.
 
     \b
     Example:  migrator doctor chat.db
+    Example:  migrator doctor chat.db --probe
     """
     from migrator import commands
     from migrator.console import Console
 
-    found = commands.doctor(*stores)
+    found = commands.doctor(*stores, probe=probe)
     Console(as_json).examination(found)
     sys.exit(0 if found.is_well else 1)
 

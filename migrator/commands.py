@@ -67,12 +67,13 @@ def inspect(address: Location, mapping: str | None = None, show: Show | None = N
     return look_through(_text(address), mapping, show or Silent())
 
 
-def doctor(*addresses: Location) -> Examination:
+def doctor(*addresses: Location, probe: bool = False) -> Examination:
     """Examine stores and say why they do not keep what a chat saves; without addresses all that LuminoraCore can be configured for.
 
-    What is wrong with a store raises nothing: it is a finding, with the line that mends it.
+    What is wrong with a store raises nothing: it is a finding, with the line that mends it. With `probe` one record of each kind is written, read
+    back after the store was closed and opened again, and deleted: into the stores named, or the one that LuminoraCore would start with.
     """
-    return examine(tuple(_text(each) for each in addresses), os.environ, Path.cwd())
+    return examine(tuple(_text(each) for each in addresses), os.environ, Path.cwd(), probe)
 
 
 def init(address: Location, mapping: str | None = None, table_shape: str | None = None) -> NewStore:

@@ -31,6 +31,7 @@ from migrator.luminoracore import Configuration, SortOfStore, StorageType, confi
 from migrator.mapping_file import load_mapping
 from migrator.model import Address, Finding, counted
 from migrator.plan import DEFAULT_MAPPING, Store, look_at
+from migrator.probe import leftovers, probe
 
 LOOK_SECONDS = 2.0
 """So long a store is read to say what it holds; a larger one is said to hold at least that."""
@@ -118,10 +119,15 @@ class Examination:
         }
 
 
-def examine(addresses: tuple[str, ...], environ: Mapping[str, str], folder: Path) -> Examination:
-    """The stores named, or without any all that LuminoraCore can be configured for. Raises nothing for what is wrong with them."""
+def examine(
+    addresses: tuple[str, ...], environ: Mapping[str, str], folder: Path, is_probed: bool = False
+) -> Examination:
+    """The stores named, or without any all that LuminoraCore can be configured for. Raises nothing for what is wrong with them.
+
+    `is_probed`: each that is named, or the one that LuminoraCore would start with, is written to, read and deleted from.
+    """
     if addresses:
-        return Examination(diagnoses=[_named(text) for text in addresses])
+        return Examination(diagnoses=[_named(text, is_probed) for text in addresses])
     found = Examination()
     try:
         told = configuration(environ, folder)
@@ -138,7 +144,7 @@ def examine(addresses: tuple[str, ...], environ: Mapping[str, str], folder: Path
     active = told.types[0]
     found.configuration += [*_of_the_types(told), *_of_the_rest(told, active), *_of_the_code(folder)]
     for name, sort in told.stores.items():
-        diagnosis = _configured(name, sort, name == active.becomes, environ)
+        diagnosis = _configured(name, sort, name == active.becomes, environ, is_probed)
         if diagnosis is not None:
             found.diagnoses.append(diagnosis)
     found.advice = _advice(found.diagnoses, folder)
@@ -225,7 +231,7 @@ def _of_the_code(folder: Path) -> Iterator[Finding]:
 # Stores ----------------------------------------------------------------------------------------------------------------
 
 
-def _named(text: str) -> Diagnosis:
+def _named(text: str, is_probed: bool) -> Diagnosis:
     try:
         address = resolve(text)
     except ConfigError as exc:
@@ -233,11 +239,13 @@ def _named(text: str) -> Diagnosis:
             text, text, "named here", findings=[Finding("address", "fault", str(exc), "write the address as it says")]
         )
     diagnosis = Diagnosis({"sql": address.scheme}.get(address.store, address.store), address.text, "named here")
-    _examine(diagnosis, address)
+    _examine(diagnosis, address, is_probed)
     return diagnosis
 
 
-def _configured(name: str, sort: SortOfStore, is_active: bool, environ: Mapping[str, str]) -> Diagnosis | None:
+def _configured(
+    name: str, sort: SortOfStore, is_active: bool, environ: Mapping[str, str], is_probed: bool
+) -> Diagnosis | None:
     """What is configured, or would be by LuminoraCore's own default if this sort of store is the one it starts with."""
     if name in ("in_memory", "mysql", "json"):
         return _without_address(name, sort, is_active)
@@ -266,7 +274,7 @@ def _configured(name: str, sort: SortOfStore, is_active: bool, environ: Mapping[
         diagnosis.findings.append(Finding("address", "fault", str(exc), f"correct {by}"))
         return diagnosis
     diagnosis.address = address.text
-    _examine(diagnosis, address)
+    _examine(diagnosis, address, is_probed and is_active)
     return diagnosis
 
 
@@ -282,7 +290,7 @@ def _without_address(name: str, sort: SortOfStore, is_active: bool) -> Diagnosis
     return Diagnosis(name, "", "nobody", findings=[Finding("address", "note", sort.words or "not configured")])
 
 
-def _examine(diagnosis: Diagnosis, address: Address) -> None:
+def _examine(diagnosis: Diagnosis, address: Address, is_probed: bool = False) -> None:
     """The adapter's ladder, the layout, and what is there."""
     adapter = adapter_for(address.store)
     layout = load_mapping(DEFAULT_MAPPING).layout_for(address.store, None)
@@ -293,7 +301,7 @@ def _examine(diagnosis: Diagnosis, address: Address) -> None:
     ):
         return
     try:
-        store, _ = look_at(address.text)
+        store, mapping = look_at(address.text)
     except MigratorError as exc:
         diagnosis.findings.append(
             Finding(
@@ -305,6 +313,9 @@ def _examine(diagnosis: Diagnosis, address: Address) -> None:
         )
         return
     diagnosis.findings += _what_is_found(store)
+    diagnosis.findings += leftovers(store)
+    if is_probed and diagnosis.is_usable:
+        diagnosis.findings += probe(store, mapping)
     try:
         _look_through(diagnosis, store)
     except MigratorError as exc:
