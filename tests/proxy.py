@@ -27,7 +27,9 @@ class Proxy:
     upstream: str
     endpoint: str = ""
     refuse_writes: bool = False
+    allowed: set[str] | None = None  # operations; None: all
     operations: Counter[str] = field(default_factory=Counter)
+    asked: set[str] = field(default_factory=set)  # operations that went through, whatever the answer
     items: Counter[str] = field(default_factory=Counter)
     last_write: float = 0.0
     on_write: Callable[[int], None] | None = None
@@ -75,12 +77,19 @@ def before(endpoint: str) -> Iterator[Proxy]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+            if proxy.allowed is not None and operation not in proxy.allowed:
+                proxy.operations[f"refused {operation}"] += 1
+                denied = f"is not authorized to perform: dynamodb:{operation}"
+                return self._answer(
+                    400, json.dumps({"__type": "com.amazon#AccessDeniedException", "message": denied}).encode()
+                )
             if proxy.refuse_writes and operation in WRITES:
                 proxy.operations[f"refused {operation}"] += 1
                 return self._answer(
                     400,
                     json.dumps({"__type": "com.amazon#AccessDeniedException", "message": "no writes here"}).encode(),
                 )
+            proxy.asked.add(operation)
             status, answer = self._ask(body)
             if status == 200:
                 proxy.took(operation, json.loads(body), json.loads(answer))
