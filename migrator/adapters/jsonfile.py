@@ -8,8 +8,8 @@ A file that is written is whole or absent: each slice is a part of its own in a 
 renames. Parts are compressed one by one, for gzip members and zstd frames that follow each other are one valid file. What the sink file
 was before the run, and what it was published as, is remembered in the run's scratch folder until `discard`.
 
-Knows files, parts and the two forms. Leaves suffixes and compression to `packing`, where a JSON value ends and what it is to
-`json_text`, numbers and tags to `values`, fields to the layout.
+Knows files, parts and the two forms. Leaves suffixes and compression to `packing`, what a line or an entry says to `json_rows`, the look at
+what is there to `json_look`, where a JSON value ends and what it is to `json_text`, numbers and tags to `values`, fields to the layout.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
@@ -39,13 +39,13 @@ from migrator.adapters.base import (
     rejected,
     too_large,
 )
+from migrator.adapters.json_look import arrays_of, check_beginning, kinds_of
+from migrator.adapters.json_rows import ALL, as_text, entries_in, from_entry, from_line, to_line
 from migrator.adapters.json_text import Broken, Found, Scanner, parsed
 from migrator.adapters.packing import (
     CHUNK,
     DAMAGED,
-    GZIP,
     PLAIN,
-    ZSTD,
     Compression,
     compression_of,
     go_to,
@@ -56,7 +56,7 @@ from migrator.adapters.packing import (
 )
 from migrator.errors import ConfigError, MigratorError, RecordError, StoreError
 from migrator.files import private, put_whole, sync, sync_folder
-from migrator.layout import KindLayout, Layout
+from migrator.layout import Layout
 from migrator.model import (
     FOREIGN,
     UNKNOWN_KIND,
@@ -66,7 +66,6 @@ from migrator.model import (
     Finding,
     Foreign,
     Holdings,
-    Origin,
     Page,
     Partition,
     Record,
@@ -78,12 +77,11 @@ from migrator.model import (
     Weight,
     counted,
 )
-from migrator.values import Value, canonical, short_digest, to_json, to_plain_json
+from migrator.values import canonical, short_digest, to_json
 
 TRAITS = Traits(parallel=True, whole=True)
 
 _PARTITION_BYTES = 4 << 20  # a smaller file is not worth a second worker
-_LOOK_LINES, _LOOK_KEYS, _LOOK_BYTES = 1_000, 64, 8 << 20  # how much `describe` looks at
 _BETWEEN_RECORDS = b",\n    "  # in a document; the line breaks are what a reader of its parts goes by
 _BETWEEN_ENTRIES = b",\n"  # in a map; there a reader goes by what begins in the third column
 
@@ -105,8 +103,8 @@ class JsonFile:
                 raise ConfigError(f"{path} is a folder: name a file in it")
             if not path.is_file():
                 raise ConfigError(f"{path} is no regular file: save what it gives to a file first")
-            _check_beginning(path, address)
-            tables, sample = _arrays_of(path) if _is_document(address) else (_kinds_of(path), [])
+            check_beginning(path, _is_document(address))
+            tables, sample = arrays_of(path) if _is_document(address) else (kinds_of(path), [])
         return Shape(address.store, _words(address), dict.fromkeys(tables, ()), sample=tuple(sample))
 
     def check(self, layout: Layout) -> None:
@@ -172,7 +170,7 @@ class JsonReader(Reader):
     def fit(self, row: Row) -> Row | Reject:
         try:
             fitted = self.layout.fit(row, self.setting.unknown_fields)
-            size = len(_to_line(self.layout, self.is_document, fitted))
+            size = len(to_line(self.layout, self.is_document, fitted))
             if size > self.setting.record_bytes:
                 raise RecordError(too_large(size, self.setting.record_bytes))
         except (RecordError, ValueError, RecursionError) as exc:
@@ -180,7 +178,7 @@ class JsonReader(Reader):
         return fitted
 
     def weigh(self, row: Row) -> Weight:
-        return Weight(len(_to_line(self.layout, self.is_document, row)) + 1)
+        return Weight(len(to_line(self.layout, self.is_document, row)) + 1)
 
     def _paged(self, items: Iterator[_Item]) -> Iterator[Page]:
         """Pages of items; the file must be the same before and behind each."""
@@ -268,16 +266,16 @@ class FileReader(JsonReader):
                 place = f"byte {start}"
                 if line is None:
                     place += f", line {self._line_at(began) + number}"
-                    yield Reject(UNKNOWN_KIND, place, too_large(size, limit), omitted=_ALL), at, 0
+                    yield Reject(UNKNOWN_KIND, place, too_large(size, limit), omitted=ALL), at, 0
                 elif not line.isspace():
                     try:
-                        item = _from_line(self.layout, line, place)
+                        item = from_line(self.layout, line, place)
                     except Broken as exc:
                         item = Reject(
                             UNKNOWN_KIND,
                             place,
                             f"not JSON from byte {start + exc.offset} on: {exc.reason}",
-                            _as_text(line),
+                            as_text(line),
                         )
                     if isinstance(item, Reject):
                         item = replace(item, place=f"{place}, line {self._line_at(began) + number}")
@@ -297,14 +295,14 @@ class FileReader(JsonReader):
         place = f"{found.key}[{found.position}]" if found.position is not None else found.key
         named: Record = {mapped.map[0]: found.key} if mapped else {}
         if found.text is None:
-            return Reject(kind, place, too_large(found.size, self.setting.record_bytes), named, omitted=_ALL)
+            return Reject(kind, place, too_large(found.size, self.setting.record_bytes), named, omitted=ALL)
         try:
             held = parsed(found.text, plain=mapped is not None)
         except Broken as exc:
             raise Broken(found.offset + exc.offset, exc.reason) from exc
         except RecordError as exc:
             where = f"it begins at byte {found.offset}, line {self._line_at(found.offset)}"
-            return Reject(kind, place, f"{exc} ({where})", named | _as_text(found.text))
+            return Reject(kind, place, f"{exc} ({where})", named | as_text(found.text))
         if mapped:
             return self.layout.read(named | {mapped.map[1]: held}, place, kind)
         if kind == UNKNOWN_KIND:
@@ -359,17 +357,17 @@ class StagedReader(JsonReader):
             if not first <= part.rank <= tuple(spec["to"]):
                 continue
             with opened(part.path, compression_of(Path(self.address.name))) as file:
-                for number, line in enumerate(_entries_in(file) if self.layout.map else file, 1):
+                for number, line in enumerate(entries_in(file) if self.layout.map else file, 1):
                     if part.rank > first or number > done:
                         place = f"{part.path.name} line {number}"
                         yield self._from_staged(part, line, place), {"part": list(part.rank), "line": number}, len(line)
 
     def _from_staged(self, part: Part, line: bytes, place: str) -> Row | Foreign | Reject:
         if not self.is_document:
-            return _from_line(self.layout, line, place)
+            return from_line(self.layout, line, place)
         text = line.strip().removesuffix(b",")
         return self.layout.read(
-            _from_entry(self.layout.map, text) if self.layout.map else parsed(text), place, part.kind
+            from_entry(self.layout.map, text) if self.layout.map else parsed(text), place, part.kind
         )
 
 
@@ -430,7 +428,7 @@ class FileSink(Sink):
             raise StoreError(f"{self.path}: a file is compared as a whole; single records cannot be refused")
         with _sorted_errors(self.path):
             for row in rows:
-                self._part(row.kind if self.is_document else "all").add(_to_line(self.layout, self.is_document, row))
+                self._part(row.kind if self.is_document else "all").add(to_line(self.layout, self.is_document, row))
 
     def flush(self) -> Flushed:
         with _sorted_errors(self.path):
@@ -641,189 +639,6 @@ class _PartFile:
         if self._pending:
             self._file.write(self._compress(b"".join(self._pending)))
             self._pending, self._size = [], 0
-
-
-# Describe --------------------------------------------------------------------------------------------------------------
-
-
-def _check_beginning(path: Path, address: Address) -> None:
-    """Raises ConfigError for what the first bytes tell: an empty file, the wrong compression, a byte order mark."""
-    compression = compression_of(path)
-    with path.open("rb") as raw:
-        beginning = raw.read(4)
-    if not beginning:
-        if _is_document(address) or compression is not PLAIN:
-            raise ConfigError(
-                f"{path} holds nothing (0 bytes): it was never written to its end; take a whole copy of it"
-            )
-        return
-    if not beginning.startswith(compression.magic):
-        raise ConfigError(f"{path} is not {compression.name} data: name it without {compression.suffix}")
-    if compression is PLAIN:
-        for other in (GZIP, ZSTD):
-            if beginning.startswith(other.magic):
-                raise ConfigError(f"{path} is {other.name} data: name it {path.name}{other.suffix}")
-    with opened(path) as file:
-        beginning = file.read(3)
-    if beginning.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError(f"{path} starts with a byte order mark (byte 0, line 1): save it as UTF-8 without one")
-
-
-def _kinds_of(path: Path) -> list[str]:
-    """The kinds of the first lines. Raises ConfigError if not one of them is a record."""
-    kinds: dict[str, None] = {}
-    is_ours, problem, at, number = False, "", 0, 0
-    with opened(path) as file:
-        while number < _LOOK_LINES and at < _LOOK_BYTES:
-            line, size = next_line(file, RECORD_BYTES)
-            if not size:
-                break
-            start, at, number = at, at + size, number + 1
-            if line is None or line.isspace():
-                continue
-            try:
-                held = parsed(line)
-            except (Broken, RecordError) as exc:
-                offset, reason = (exc.offset, f"not JSON: {exc.reason}") if isinstance(exc, Broken) else (0, str(exc))
-                problem = problem or f"{reason} (byte {start + offset}, line {number})"
-                continue
-            if not _is_line(held):
-                problem = problem or f"{_WANTED} (byte {start}, line {number}); one document in a file is named .json"
-                continue
-            is_ours = True
-            if held["kind"] != UNKNOWN_KIND and held.get("foreign") is not True:
-                kinds[held["kind"]] = None
-    if problem and not is_ours:
-        raise ConfigError(f"{path}: no JSON Lines of records: {problem}")
-    return list(kinds)
-
-
-def _arrays_of(path: Path) -> tuple[list[str], list[Record]]:
-    """The names of the first arrays, and a few of the entries that are none: where each session is one, they are its identities."""
-    others: dict[str, Value] = {}
-    with opened(path) as file:
-        scanner = Scanner(file, RECORD_BYTES)
-        for found in scanner.items():
-            value: Value = None
-            if found.text is not None:
-                try:
-                    value = parsed(found.text)
-                except Broken as exc:
-                    raise Broken(found.offset + exc.offset, exc.reason) from exc
-                except RecordError:
-                    pass  # reading rejects this one
-            if found.position is None:
-                others[found.key] = value
-            if len(scanner.keys) >= _LOOK_KEYS or scanner.offset > _LOOK_BYTES:
-                _check_end(path)
-                break
-        arrays = [key for key in scanner.keys if key not in others]
-    return arrays, [{key: value} for key, value in others.items()]
-
-
-def _check_end(path: Path) -> None:
-    """Tells a truncated document that is too long to look through; of a compressed one only reading tells."""
-    if compression_of(path) is not PLAIN:
-        return
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 4096))
-        if not file.read().rstrip().endswith(b"}"):
-            raise Broken(size, "the document is truncated")
-
-
-# Records ⇄ text --------------------------------------------------------------------------------------------------------
-
-_ALL = ("line",)  # of what was too large to be kept
-_WANTED = 'a line is {"kind": …, "record": {…}}'
-
-
-def _to_line(layout: Layout, is_document: bool, row: Row) -> bytes:
-    """The text of a row. ValueError where JSON cannot hold it, RecordError where the layout cannot."""
-    held = layout.write(row)
-    if layout.map:
-        return _to_entry(layout.map, held)
-    if is_document:
-        return to_json(held)
-    if row.kind == FOREIGN:
-        ghost = {"ghost": True} if row.origin else {}
-        return to_json({"kind": UNKNOWN_KIND, "record": held, "foreign": True, **ghost, "place": row.place}) + b"\n"
-    line: Record = {"kind": row.kind, "record": held}
-    if row.origin is not None:
-        line["origin"] = row.origin.to_plain()
-    return to_json(line) + b"\n"
-
-
-def _from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Reject:
-    """And back. Raises Broken if the line is no JSON."""
-    try:
-        held = parsed(line)
-    except RecordError as exc:
-        return Reject(UNKNOWN_KIND, place, str(exc), _as_text(line))
-    if not _is_line(held):
-        return Reject(UNKNOWN_KIND, place, _WANTED, held if isinstance(held, dict) else {"value": held})
-    record, origin = held["record"], held.get("origin")
-    if held.get("omitted"):
-        return _not_whole(held, place)
-    if held.get("foreign") is True:
-        return Foreign(str(held.get("place", place)), held.get("ghost") is True, record)
-    if origin is not None:
-        try:
-            origin = Origin.from_plain(origin)
-        except ValueError as exc:
-            return Reject(held["kind"], place, str(exc), record)
-    return layout.read(record, place, held["kind"], origin)
-
-
-def _to_entry(mapped: KindLayout, held: Record) -> bytes:
-    """The text of an entry of a map, as Python's `json.dump` indents it."""
-    name, value = mapped.map
-    if not isinstance(held.get(name), str):
-        raise RecordError(f"{name} is no text, and the document is a map of it")
-    if held[name] in mapped.excepted:
-        raise RecordError(f'{name} is "{held[name]}", a name by which the document would not be taken for a map')
-    if value not in held:
-        raise RecordError(f"{value} is absent, and the document is a map to it")
-    try:
-        return to_plain_json({held[name]: held[value]})[2:-2]  # without the braces on lines of their own
-    except ValueError as exc:
-        raise RecordError(f"{value} {exc}") from exc
-
-
-def _from_entry(mapped: KindLayout, text: bytes) -> Record:
-    """And back."""
-    return dict(zip(mapped.map, *parsed(b"{%b}" % text, plain=True).items(), strict=True))
-
-
-def _entries_in(file: BinaryIO) -> Iterator[bytes]:
-    """The entries of a part: whatever is in one is indented deeper than its name."""
-    entry: list[bytes] = []
-    for line in file:
-        if entry and line.startswith(b'  "'):
-            yield b"".join(entry)
-            entry = []
-        entry.append(line)
-    if entry:
-        yield b"".join(entry)
-
-
-def _not_whole(held: Record, place: str) -> Reject:
-    """A line of a rejects file whose record was too large to be kept in it."""
-    names = tuple(str(name) for name in held["omitted"]) if isinstance(held["omitted"], list) else _ALL
-    reason = f"is not whole: {', '.join(names)} was too large to be kept here; take it from the store it came from"
-    return Reject(held["kind"], place, reason, held["record"], omitted=names)
-
-
-def _is_line(held: Value) -> bool:
-    return type(held) is dict and type(held.get("kind")) is str and type(held.get("record")) is dict
-
-
-def _as_text(text: bytes) -> Record:
-    """What a reject holds of a text that is no record: all of it."""
-    try:
-        return {"line": text.decode().rstrip("\r\n")}
-    except UnicodeDecodeError:
-        return {"line": text}
 
 
 # Errors ----------------------------------------------------------------------------------------------------------------

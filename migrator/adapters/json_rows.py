@@ -1,0 +1,106 @@
+"""Records as lines and entries of JSON text, and back.
+
+Knows what a line of JSON Lines is, and what an entry of a map. Leaves files to `jsonfile`, and where a value ends to `json_text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from migrator.adapters.json_text import parsed
+from migrator.errors import RecordError
+from migrator.layout import KindLayout, Layout
+from migrator.model import FOREIGN, UNKNOWN_KIND, Foreign, Origin, Record, Reject, Row
+from migrator.values import Value, to_json, to_plain_json
+
+ALL = ("line",)  # of what was too large to be kept
+WANTED = 'a line is {"kind": …, "record": {…}}'
+
+
+def to_line(layout: Layout, is_document: bool, row: Row) -> bytes:
+    """The text of a row. ValueError where JSON cannot hold it, RecordError where the layout cannot."""
+    held = layout.write(row)
+    if layout.map:
+        return to_entry(layout.map, held)
+    if is_document:
+        return to_json(held)
+    if row.kind == FOREIGN:
+        ghost = {"ghost": True} if row.origin else {}
+        return to_json({"kind": UNKNOWN_KIND, "record": held, "foreign": True, **ghost, "place": row.place}) + b"\n"
+    line: Record = {"kind": row.kind, "record": held}
+    if row.origin is not None:
+        line["origin"] = row.origin.to_plain()
+    return to_json(line) + b"\n"
+
+
+def from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Reject:
+    """And back. Raises Broken if the line is no JSON."""
+    try:
+        held = parsed(line)
+    except RecordError as exc:
+        return Reject(UNKNOWN_KIND, place, str(exc), as_text(line))
+    if not is_line(held):
+        return Reject(UNKNOWN_KIND, place, WANTED, held if isinstance(held, dict) else {"value": held})
+    record, origin = held["record"], held.get("origin")
+    if held.get("omitted"):
+        return _not_whole(held, place)
+    if held.get("foreign") is True:
+        return Foreign(str(held.get("place", place)), held.get("ghost") is True, record)
+    if origin is not None:
+        try:
+            origin = Origin.from_plain(origin)
+        except ValueError as exc:
+            return Reject(held["kind"], place, str(exc), record)
+    return layout.read(record, place, held["kind"], origin)
+
+
+def to_entry(mapped: KindLayout, held: Record) -> bytes:
+    """The text of an entry of a map, as Python's `json.dump` indents it."""
+    name, value = mapped.map
+    if not isinstance(held.get(name), str):
+        raise RecordError(f"{name} is no text, and the document is a map of it")
+    if held[name] in mapped.excepted:
+        raise RecordError(f'{name} is "{held[name]}", a name by which the document would not be taken for a map')
+    if value not in held:
+        raise RecordError(f"{value} is absent, and the document is a map to it")
+    try:
+        return to_plain_json({held[name]: held[value]})[2:-2]  # without the braces on lines of their own
+    except ValueError as exc:
+        raise RecordError(f"{value} {exc}") from exc
+
+
+def from_entry(mapped: KindLayout, text: bytes) -> Record:
+    """And back."""
+    return dict(zip(mapped.map, *parsed(b"{%b}" % text, plain=True).items(), strict=True))
+
+
+def entries_in(file: BinaryIO) -> Iterator[bytes]:
+    """The entries of a part: whatever is in one is indented deeper than its name."""
+    entry: list[bytes] = []
+    for line in file:
+        if entry and line.startswith(b'  "'):
+            yield b"".join(entry)
+            entry = []
+        entry.append(line)
+    if entry:
+        yield b"".join(entry)
+
+
+def _not_whole(held: Record, place: str) -> Reject:
+    """A line of a rejects file whose record was too large to be kept in it."""
+    names = tuple(str(name) for name in held["omitted"]) if isinstance(held["omitted"], list) else ALL
+    reason = f"is not whole: {', '.join(names)} was too large to be kept here; take it from the store it came from"
+    return Reject(held["kind"], place, reason, held["record"], omitted=names)
+
+
+def is_line(held: Value) -> bool:
+    return type(held) is dict and type(held.get("kind")) is str and type(held.get("record")) is dict
+
+
+def as_text(text: bytes) -> Record:
+    """What a reject holds of a text that is no record: all of it."""
+    try:
+        return {"line": text.decode().rstrip("\r\n")}
+    except UnicodeDecodeError:
+        return {"line": text}
