@@ -71,9 +71,8 @@ def leftovers(store: Store) -> Iterator[Finding]:
             "run doctor again",
         )
         return
-    yield Finding(
-        "probe", "note", f"an earlier probe was interrupted; {count} of its records were there, and are deleted"
-    )
+    found = f"{count} of its records were there, and are deleted" if count else "nothing of it was there"
+    yield Finding("probe", "note", f"an earlier probe was interrupted; {found}")
 
 
 def _probed(store: Store, rows: list[Row], now: datetime) -> Finding:
