@@ -9,13 +9,12 @@ It knows tables and no items; whatever would write is refused by its condition, 
 """
 
 import json
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import endpoint
 from accepting import description
 
 EMPTY: dict[str, Any] = {
@@ -79,32 +78,10 @@ def running() -> Iterator[Cloud]:
     """The endpoint on a free loopback port until the block ends."""
     cloud = Cloud()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+    def answer(operation: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        scope = headers["Authorization"].partition("Credential=")[2].split("/")  # key/date/region/service/…
+        status, said = cloud.answer(operation, json.loads(body), scope[2])
+        return status, json.dumps(said).encode()
 
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            operation = self.headers["X-Amz-Target"].rpartition(".")[2]
-            scope = self.headers["Authorization"].partition("Credential=")[2].split("/")  # key/date/region/service/…
-            status, answer = cloud.answer(operation, request, scope[2])
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/x-amz-json-1.0")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            """Nothing on the screen."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    cloud.endpoint = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with endpoint.answering(answer) as cloud.endpoint:
         yield cloud
-    finally:
-        server.shutdown()
-        server.server_close()

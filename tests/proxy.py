@@ -10,12 +10,13 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
+
+import endpoint
 
 WRITES = {"PutItem", "BatchWriteItem", "UpdateItem", "DeleteItem", "TransactWriteItems", "CreateTable", "UpdateTable"}
 
@@ -64,74 +65,42 @@ def _written(operation: str, request: dict[str, Any], answer: dict[str, Any]) ->
 
 
 @contextmanager
-def before(endpoint: str) -> Iterator[Proxy]:
+def before(upstream: str) -> Iterator[Proxy]:
     """Run a proxy on a free loopback port until the block ends."""
-    proxy = Proxy(endpoint)
-    split = urlsplit(endpoint)
+    proxy = Proxy(upstream)
+    split = urlsplit(upstream)
     local = threading.local()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+    def answer(operation: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        if proxy.allowed is not None and operation not in proxy.allowed:
+            return refused(operation, f"is not authorized to perform: dynamodb:{operation}")
+        if proxy.refuse_writes and operation in WRITES:
+            return refused(operation, "no writes here")
+        proxy.asked.add(operation)
+        status, said = ask(body, headers)
+        if status == 200:
+            proxy.took(operation, json.loads(body), json.loads(said))
+        return status, said
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-            if proxy.allowed is not None and operation not in proxy.allowed:
-                proxy.operations[f"refused {operation}"] += 1
-                denied = f"is not authorized to perform: dynamodb:{operation}"
-                return self._answer(
-                    400, json.dumps({"__type": "com.amazon#AccessDeniedException", "message": denied}).encode()
-                )
-            if proxy.refuse_writes and operation in WRITES:
-                proxy.operations[f"refused {operation}"] += 1
-                return self._answer(
-                    400,
-                    json.dumps({"__type": "com.amazon#AccessDeniedException", "message": "no writes here"}).encode(),
-                )
-            proxy.asked.add(operation)
-            status, answer = self._ask(body)
-            if status == 200:
-                proxy.took(operation, json.loads(body), json.loads(answer))
-            return self._answer(status, answer)
+    def refused(operation: str, why: str) -> tuple[int, bytes]:
+        proxy.operations[f"refused {operation}"] += 1
+        return 400, json.dumps({"__type": "com.amazon#AccessDeniedException", "message": why}).encode()
 
-        def _ask(self, body: bytes) -> tuple[int, bytes]:
-            headers = {
-                name: value
-                for name, value in self.headers.items()
-                if name.lower() not in ("connection", "accept-encoding")
-            }
-            for attempt in range(2):
-                if not hasattr(local, "connection"):
-                    local.connection = http.client.HTTPConnection(split.hostname, split.port, timeout=60)
-                try:
-                    local.connection.request("POST", "/", body, headers)
-                    response = local.connection.getresponse()
-                    return response.status, response.read()
-                except (OSError, http.client.HTTPException):
-                    local.connection.close()
-                    del local.connection
-                    if attempt:
-                        raise
-            raise AssertionError
+    def ask(body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        passed = {name: text for name, text in headers.items() if name.lower() not in ("connection", "accept-encoding")}
+        for attempt in range(2):
+            if not hasattr(local, "connection"):
+                local.connection = http.client.HTTPConnection(split.hostname, split.port, timeout=60)
+            try:
+                local.connection.request("POST", "/", body, passed)
+                response = local.connection.getresponse()
+                return response.status, response.read()
+            except (OSError, http.client.HTTPException):
+                local.connection.close()
+                del local.connection
+                if attempt:
+                    raise
+        raise AssertionError
 
-        def _answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/x-amz-json-1.0")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            """Nothing on the screen."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    proxy.endpoint = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with endpoint.answering(answer) as proxy.endpoint:
         yield proxy
-    finally:
-        server.shutdown()
-        server.server_close()
