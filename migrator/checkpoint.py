@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from migrator.errors import ConfigError, LockedError, StoreError
 from migrator.files import private, put_whole, sync
 from migrator.model import Cursor, Partition, Reject, Row, Snapshot, Tally
+from migrator.users import Users
 from migrator.values import Value, from_json, to_json
 
 FORMAT = 1
@@ -309,20 +310,12 @@ class State:
 
     def heaviest(self, page: int, most: int) -> tuple[int, list[tuple[str, int]]]:
         """From the slices' notes: how many users have more than a page of bytes, and the heaviest of all."""
-        path = self.scratch / "users.sqlite"
-        path.unlink(missing_ok=True)
-        with closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute("PRAGMA journal_mode = OFF")
-            db.execute("CREATE TABLE users (user TEXT PRIMARY KEY, bytes INTEGER) WITHOUT ROWID")
-            db.execute("BEGIN")
+        with closing(Users(self.scratch / "users.sqlite")) as users:
             for part in (self.path / "users").glob("*.jsonl"):
-                lines = [from_json(line) for line in part.read_bytes().splitlines()]
-                add = "INSERT INTO users VALUES (?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes"
-                db.executemany(add, [(line["user"], line["bytes"]) for line in lines])
-            (over,) = db.execute("SELECT count(*) FROM users WHERE bytes > ?", (page,)).fetchone()
-            found = db.execute("SELECT user, bytes FROM users ORDER BY bytes DESC, user LIMIT ?", (most,)).fetchall()
-        path.unlink()
-        return int(over), found
+                for line in part.read_bytes().splitlines():
+                    noted = from_json(line)
+                    users.add(noted["user"], 0, noted["bytes"], noted["bytes"])
+            return users.over(page), [(user, size) for user, _, size in users.heaviest(most)]
 
     @property
     def replaced_file(self) -> Path:

@@ -22,6 +22,10 @@ _OPTIONS: dict[str, list[Callable[[Any], Any]]] = {
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
         click.option("--mapping", metavar="NAME|FILE", help="The mapping; recognised from the source if left out."),
     ],
+    "words": [
+        click.option("-q", "--quiet", is_flag=True, help="Only errors, and the line in which all ends."),
+        click.option("-v", "--verbose", is_flag=True, help="Also what each step does and how long it takes, on stderr."),
+    ],
     "two stores": [
         click.option("--kinds", metavar="A,B", help="Only these kinds, separated by commas."),
         click.option("--on-duplicate", type=click.Choice(["newest", "stop"]), default="newest", show_default=True, help="Of records with one identity: the newest travels, or refuse."),
@@ -109,8 +113,8 @@ def cli() -> None:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only so many records; never called complete.")
 @click.option("--restart", is_flag=True, help="Begin anew, whatever the checkpoint says.")
 @click.option("--table-shape", metavar="LAYOUT", help="The shape of a table to be made.  [default: user_id/SK]")
-@_with("two stores", "common")
-def migrate(source: str, sink: str, as_json: bool, **options: Any) -> None:
+@_with("two stores", "common", "words")
+def migrate(source: str, sink: str, as_json: bool, quiet: bool, verbose: bool, **options: Any) -> None:
     """Copy every record of SOURCE into SINK, resumable and proven. Safe to run again.
 
     \b
@@ -119,9 +123,8 @@ def migrate(source: str, sink: str, as_json: bool, **options: Any) -> None:
     Example:  migrator migrate live backup
     """
     from migrator import commands
-    from migrator.console import Console
 
-    console = Console(as_json)
+    console = _console(as_json, quiet, verbose)
     report = commands.migrate(source, sink, _options(options), console)
     console.report(report)
     sys.exit(report.exit_code)
@@ -144,8 +147,8 @@ def migrate(source: str, sink: str, as_json: bool, **options: Any) -> None:
     help="For --proof app: so many users, always the same.  [default: all]",
 )
 @click.option("--one-way/--no-one-way", default=False, help="What is only in the sink is no difference.")
-@_with("two stores", "common")
-def verify(source: str, sink: str, as_json: bool, **options: Any) -> None:
+@_with("two stores", "common", "words")
+def verify(source: str, sink: str, as_json: bool, quiet: bool, verbose: bool, **options: Any) -> None:
     """Compare SINK with SOURCE and write to neither: what is missing, differing and extra, by name.
 
     \b
@@ -153,9 +156,8 @@ def verify(source: str, sink: str, as_json: bool, **options: Any) -> None:
     Example:  migrator verify chat.db "dynamodb://chat?region=eu-west-1" --proof app --users 20
     """
     from migrator import commands
-    from migrator.console import Console
 
-    console = Console(as_json)
+    console = _console(as_json, quiet, verbose)
     report = commands.verify(source, sink, _options(options), console)
     console.report(report)
     sys.exit(report.exit_code)
@@ -163,18 +165,35 @@ def verify(source: str, sink: str, as_json: bool, **options: Any) -> None:
 
 @cli.command(epilog=_EPILOG)
 @click.argument("store")
-@_with("common")
-def inspect(store: str, as_json: bool, mapping: str | None) -> None:
-    """Say what STORE holds: layout and why, counts, sizes, oldest and newest record, ghosts, expired.
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0, max=1000),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Name N records of each kind, spread over all of them, the same ones each time.",
+)
+@click.option(
+    "--show-values", is_flag=True, help="Show the fields of the sample too, people's words and secrets included."
+)
+@_with("common", "words")
+def inspect(
+    store: str, sample: int, show_values: bool, as_json: bool, quiet: bool, verbose: bool, mapping: str | None
+) -> None:
+    """Say what STORE holds: layout and why, counts, sizes, users, oldest and newest record, expired, ghosts, what is near a limit, what
+    LuminoraCore does not find and why, and where secrets lie. No value is shown unless asked for.
 
     \b
     Example:  migrator inspect chat.db
+    Example:  migrator inspect chat.db --sample 3
     """
     from migrator import commands
-    from migrator.console import Console
 
-    console = Console(as_json)
-    console.inspection(commands.inspect(store, _options({"mapping": mapping}).mapping, console))
+    if show_values and not sample:
+        raise click.UsageError("--show-values shows the fields of a sample; say how many records too, --sample N")
+    console = _console(as_json, quiet, verbose)
+    mapping = _options({"mapping": mapping}).mapping
+    console.inspection(commands.inspect(store, mapping, console, sample=sample, show_values=show_values))
 
 
 @cli.command(epilog=_EPILOG)
@@ -206,7 +225,8 @@ def init(store: str, yes: bool, table_shape: str | None, mapping: str | None, as
     "--probe", is_flag=True, help="The persistence test: write a record of each kind, close, open again, read, delete."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def doctor(stores: tuple[str, ...], probe: bool, as_json: bool) -> None:
+@_with("words")
+def doctor(stores: tuple[str, ...], probe: bool, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Say why a store does not keep what the chat saves, and the one line that mends it. Writes nothing without --probe.
 
     Without STORE: every store that LuminoraCore can be configured for, by luminora_config.json and the LUMINORA_* and AWS_* variables, and the best
@@ -217,10 +237,10 @@ def doctor(stores: tuple[str, ...], probe: bool, as_json: bool) -> None:
     Example:  migrator doctor chat.db --probe
     """
     from migrator import commands
-    from migrator.console import Console
 
-    found = commands.doctor(*stores, probe=probe)
-    Console(as_json).examination(found)
+    console = _console(as_json, quiet, verbose)
+    found = commands.doctor(*stores, probe=probe, show=console)
+    console.examination(found)
     sys.exit(0 if found.is_well else 1)
 
 
@@ -290,6 +310,14 @@ def mappings_check(mapping: str, as_json: bool) -> None:
     Console(as_json).sound(commands.check_mapping(mapping))
 
 
+def _console(as_json: bool, quiet: bool, verbose: bool) -> Any:
+    from migrator.console import Console
+
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose are opposites: leave one out")
+    return Console(as_json, quiet, verbose)
+
+
 def _options(values: dict[str, Any]) -> Any:
     """What the command line says, and for what it leaves out the defaults of the settings file."""
     from migrator.options import Options
@@ -352,7 +380,8 @@ def _fail(error: BaseException, args: list[str]) -> int:
             words = f"a bug of migrator: {type(error).__name__}. What is saved stays saved; please report it with the lines above"
         case _:
             words = str(error)
-    Console("--json" in args).failure(words, outcome, code, report)
+    quiet = not {"-q", "--quiet"}.isdisjoint(args)
+    Console("--json" in args, quiet).failure(words, outcome, code, report)
     return code
 
 

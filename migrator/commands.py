@@ -62,18 +62,28 @@ def verify(source: Location, sink: Location, options: Options | None = None, sho
     return run.report
 
 
-def inspect(address: Location, mapping: str | None = None, show: Show | None = None) -> Inspection:
-    """Read a whole store and say what it holds. Raises ConfigError if there is no store, or no mapping fits it."""
-    return look_through(_text(address), mapping, show or Silent())
+def inspect(
+    address: Location,
+    mapping: str | None = None,
+    show: Show | None = None,
+    *,
+    sample: int = 0,
+    show_values: bool = False,
+) -> Inspection:
+    """Read a whole store and say what it holds; `sample` identities of each kind, and only with `show_values` any values.
+
+    Raises ConfigError if there is no store, or no mapping fits it.
+    """
+    return look_through(_text(address), mapping, show or Silent(), sample, show_values)
 
 
-def doctor(*addresses: Location, probe: bool = False) -> Examination:
+def doctor(*addresses: Location, probe: bool = False, show: Show | None = None) -> Examination:
     """Examine stores and say why they do not keep what a chat saves; without addresses all that LuminoraCore can be configured for.
 
     What is wrong with a store raises nothing: it is a finding, with the line that mends it. With `probe` one record of each kind is written, read
     back after the store was closed and opened again, and deleted: into the stores named, or the one that LuminoraCore would start with.
     """
-    return examine(tuple(_text(each) for each in addresses), os.environ, Path.cwd(), probe)
+    return examine(tuple(_text(each) for each in addresses), os.environ, Path.cwd(), show or Silent(), probe)
 
 
 def init(address: Location, mapping: str | None = None, table_shape: str | None = None) -> NewStore:

@@ -1,69 +1,93 @@
 """What a person sees: progress, the plan, tables, differences, and the same as one JSON object.
 
 People's output goes to stdout, progress and trouble to stderr. Text that comes from data is shown harmless: control characters
-never reach the terminal. Knows reports and looks; leaves what happens to `commands`.
+never reach the terminal. Knows reports and looks; leaves what happens to `commands`, and how lines fit a terminal to `screen`.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
+from migrator import inspection_view
 from migrator.checkpoint import JobStatus
-from migrator.errors import ConfigError, StoreError
+from migrator.errors import ConfigError
 from migrator.examination import Diagnosis, Examination
 from migrator.initial import NewStore
 from migrator.inspection import Inspection
 from migrator.mapping import Mapping
 from migrator.model import Finding, counted
 from migrator.report import Report
+from migrator.screen import columns, echo, harmless, is_terminal, labelled, n, progress, size, some, table
 from migrator.values import to_json
 
 _SHOWN = 20
-_PLAIN_EVERY = 10.0  # seconds between progress lines where there is no terminal
-
-
-def harmless(text: str) -> str:
-    """Text as it may be shown: control characters, escape sequences and what is no character at all are written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Console:
-    """Shows what a command tells it. With `as_json` stdout is left to the one JSON object."""
+    """Shows what a command tells it. With `as_json` stdout is left to the one JSON object.
 
-    def __init__(self, as_json: bool = False) -> None:
-        self.as_json = as_json
+    quiet: only trouble, and the line in which all ends. verbose: also what each step does and how long it took, on stderr.
+    """
+
+    def __init__(self, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
+        self._line: Any = None
 
     def say(self, words: str) -> None:
-        _echo(harmless(words), err=True)
+        if not self.quiet:
+            self._tell(harmless(words))
 
     def plan(self, lines: list[tuple[str, str]]) -> None:
+        if self.quiet:
+            return
         width = max(len(name) for name, _ in lines)
         for name, words in lines:
-            _echo(f"{name:<{width}}  {harmless(words)}", err=self.as_json)
+            labelled(name, harmless(words), width, err=self.as_json)
 
     @contextmanager
     def progress(self, doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        if _is_terminal(sys.stderr):
-            from tqdm import tqdm
+        if self.quiet:
+            yield lambda records: None
+            return
+        done, began = 0, time.monotonic()
+        with progress(doing, total) as (move, line):
 
-            with tqdm(
-                total=total, desc=doing, unit=" records", unit_scale=False, dynamic_ncols=True, leave=False
-            ) as bar:
-                yield lambda records: _move(bar, records)
-        else:
-            plain = _PlainProgress(doing, total)
-            yield plain.tick
-            plain.end()
+            def tick(records: int) -> None:
+                nonlocal done
+                done += records
+                move(records)
+
+            self._line = line
+            try:
+                yield tick
+            finally:
+                self._line = None
+        if self.verbose:
+            self._tell(f"{doing}: {counted(done)} in {time.monotonic() - began:,.1f} s")
+
+    @contextmanager
+    def step(self, doing: str) -> Iterator[None]:
+        if not self.verbose:
+            yield
+            return
+        self._tell(f"{doing} …")
+        began = time.monotonic()
+        yield
+        self._tell(f"{doing}: {time.monotonic() - began:,.1f} s")
+
+    def _tell(self, words: str) -> None:
+        """A line on stderr, and not behind the progress that is there."""
+        if self._line is not None:
+            self._line.clear(nolock=True)  # a signal may say something while the line is being written
+        echo(words, err=True)
 
     # reports
 
@@ -71,22 +95,26 @@ class Console:
         if self.as_json:
             self._object(report.to_plain())
             return
+        if self.quiet:
+            for words in _end_words(report):
+                echo(harmless(words))
+            return
         if report.kinds:
-            _echo()
-            _echo(_table(*_accounting(report)))
+            echo()
+            echo(table(*_accounting(report)))
         for line in _verdict(report):
-            _echo(harmless(line))
+            echo(harmless(line))
 
     def failure(self, message: str, outcome: str, exit_code: int, report: Report | None = None) -> None:
         """An error that ended a command: one or two lines on stderr, and the report where there is one."""
-        _echo(f"error: {harmless(message)}", err=True)
+        echo(f"error: {harmless(message)}", err=True)
         if self.as_json:
             plain = {"outcome": outcome, "exit_code": exit_code, "error": message}
             self._object(report.to_plain() if report is not None else plain)
-        elif report is not None and any(kind.tally.read for kind in report.kinds.values()):
-            _echo()
-            _echo(_table(*_accounting(report)))
-            _echo(f"report: {report.state}/report.json")
+        elif not self.quiet and report is not None and any(kind.tally.read for kind in report.kinds.values()):
+            echo()
+            echo(table(*_accounting(report)))
+            echo(f"report: {report.state}/report.json")
 
     # other commands
 
@@ -94,49 +122,13 @@ class Console:
         if self.as_json:
             self._object(found.to_plain())
             return
-        lines = [("store", found.whereabouts), ("mapping", found.mapping), ("layout", f"{found.layout}: {found.why}")]
-        if found.named_by:
-            lines.append(("told by", f"store by {found.named_by}"))
-        lines += _reading_lines(found)
-        self.plan(lines)
-        rows = [
-            [
-                name,
-                _n(kind.count),
-                _n(kind.rejected),
-                _size(kind.bytes // kind.count if kind.count else 0),
-                _size(kind.largest),
-                _n(kind.expired),
-                kind.oldest or "",
-                kind.newest or "",
-            ]
-            for name, kind in found.kinds.items()
-        ]
-        if rows:
-            _echo()
-            _echo(
-                _table(
-                    ["kind", "records", "unreadable", "mean", "largest", "expired", "oldest", "newest"],
-                    rows,
-                    text=(0, 6, 7),
-                )
-            )
-        else:
-            _echo("no records")
-        if found.ghosts:
-            _echo(f"{_n(found.ghosts)} ghosts: items that LuminoraCore leaves by mistake")
-        if found.foreign:
-            _echo(
-                f"{_n(found.foreign)} foreign items, which no kind of the mapping describes: {_some(found.foreign_seen)}"
-            )
-        if found.unread_tables:
-            _echo(f"tables that no layout names: {_some(found.unread_tables)}")
-        for reject in found.rejects:
-            _echo(f"unreadable: {harmless(reject)}")
+        if not self.quiet:
+            inspection_view.show(found)
+        echo(inspection_view.summary(found))
 
     def agrees(self, question: str, flag: str) -> bool:
         """Ask whoever sits there. Raises ConfigError where nobody does, naming the flag that answers."""
-        if not (_is_terminal(sys.stderr) and sys.stdin is not None and sys.stdin.isatty()):
+        if not (is_terminal(sys.stderr) and sys.stdin is not None and sys.stdin.isatty()):
             raise ConfigError(f"nobody is there to be asked: {question} Say {flag}")
         return click.confirm(question, err=True)
 
@@ -146,44 +138,45 @@ class Console:
                 {"made": True, "address": new.address.text, "whereabouts": new.whereabouts, "layout": new.layout.id}
             )
             return
-        _echo(f"made: {harmless(new.address.text)}")
+        echo(f"made: {harmless(new.address.text)}")
 
     def examination(self, found: Examination) -> None:
         if self.as_json:
             self._object(found.to_plain())
             return
+        well = "what is configured keeps what the chat saves"
+        ill = "what is configured does not keep what the chat saves"
+        if self.quiet:
+            echo(well if found.is_well else ill)
+            return
         self._findings("configuration", found.configuration)
         shown = [each for each in found.diagnoses if each.by != "nobody"]
         if len(found.diagnoses) > 1:
-            _echo(_table(*_diagnoses(found.diagnoses), text=(0, 1, 2, 3, 4, 5)))
-            _echo()
+            echo(table(*_diagnoses(found.diagnoses), text=(0, 1, 2, 3, 4, 5)))
+            echo()
         for each in shown:
             self._findings(f"{each.store} {each.address} ({each.by})" if each.address else each.store, each.findings)
         if found.advice is not None:
-            _echo(f"the best store that works now: {harmless(found.advice.address)}")
+            echo(f"the best store that works now: {harmless(found.advice.address)}")
             for name, line in (
                 ("variables", found.advice.environment),
                 ("file", found.advice.config),
                 ("Python", found.advice.python),
             ):
                 if line:
-                    _echo(f"  {name:<9}  {harmless(line)}")
-        _echo(
-            "what is configured keeps what the chat saves"
-            if found.is_well
-            else "what is configured does not keep what the chat saves"
-        )
+                    echo(f"  {name:<9}  {harmless(line)}")
+        echo(well if found.is_well else ill)
 
     def _findings(self, title: str, findings: Sequence[Finding]) -> None:
         if not findings:
             return
-        _echo(harmless(title))
+        echo(harmless(title))
         width = max(len(each.what) for each in findings)
         for each in findings:
-            _echo(f"  {_MARKS[each.verdict]} {each.what:<{width}}  {harmless(each.seen)}")
+            labelled(f"  {_MARKS[each.verdict]} {each.what}", harmless(each.seen), width + 7)
             if each.mend:
-                _echo(f"    {'':<{width}}  → {harmless(each.mend)}")
-        _echo()
+                labelled("", f"→ {harmless(each.mend)}", width + 7 if columns(sys.stdout) >= 80 else 2)
+        echo()
 
     def status(self, root: Path, jobs: Sequence[JobStatus]) -> None:
         if self.as_json:
@@ -201,41 +194,41 @@ class Console:
             ]
             self._object({"root": str(root), "jobs": plain})
             return
-        _echo(f"jobs in {root}" + ("" if jobs else ": none"))
+        echo(f"jobs in {root}" + ("" if jobs else ": none"))
         for job in jobs:
-            _echo()
+            echo()
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.changed))
-            _echo(f"{job.state:<12} {when}  {job.path.name}")
+            echo(f"{job.state:<12} {when}  {job.path.name}")
             if job.checkpoint is not None:
                 describes = job.checkpoint.describes
                 read = sum(tally.read for tally in job.checkpoint.tallies.values())
                 done = sum(progress.done for progress in job.checkpoint.progress)
-                _echo(f"  {harmless(str(describes.get('source')))} → {harmless(str(describes.get('sink')))}")
-                _echo(f"  {counted(read)} read, {done} of {counted(len(job.checkpoint.progress), 'partition')} done")
+                echo(f"  {harmless(str(describes.get('source')))} → {harmless(str(describes.get('sink')))}")
+                echo(f"  {counted(read)} read, {done} of {counted(len(job.checkpoint.progress), 'partition')} done")
             if job.snapshot_bytes:
-                _echo(f"  a snapshot of the source remains: {_size(job.snapshot_bytes)} in {job.path / 'scratch'}")
+                echo(f"  a snapshot of the source remains: {size(job.snapshot_bytes)} in {job.path / 'scratch'}")
 
     def mappings(self, known: Sequence[Mapping]) -> None:
         if self.as_json:
             self._object({"mappings": [_mapping_plain(each) for each in known]})
             return
-        _echo(_table(["name", "what it describes"], [[each.name, each.title] for each in known], text=(0, 1)))
+        echo(table(["name", "what it describes"], [[each.name, each.title] for each in known], text=(0, 1)))
 
     def mapping(self, found: Mapping) -> None:
         if self.as_json:
             self._object(_mapping_plain(found))
             return
-        _echo(f"{found.name}: {harmless(found.title)}")
-        _echo(f"file {found.path}, sha256 {found.sha256[:16]}…\n")
+        echo(f"{found.name}: {harmless(found.title)}")
+        echo(f"file {found.path}, sha256 {found.sha256[:16]}…\n")
         rows = [
             [kind.name, ", ".join(kind.identity), ", ".join(f.name for f in kind.fields if f.name not in kind.identity)]
             for kind in found.kinds.values()
         ]
-        _echo(_table(["kind", "identity", "other fields"], rows, text=(0, 1, 2)))
-        _echo("\nlayouts")
+        echo(table(["kind", "identity", "other fields"], rows, text=(0, 1, 2)))
+        echo("\nlayouts")
         for layout in found.layouts.values():
             made = " (new stores get this one)" if layout.id in found.created.values() else ""
-            _echo(f"  {layout.id}: {layout.store}, {', '.join(layout.kinds)}{made}")
+            echo(f"  {layout.id}: {layout.store}, {', '.join(layout.kinds)}{made}")
 
     def sound(self, found: Mapping) -> None:
         """That a mapping has been checked, and nothing is wrong with it."""
@@ -243,64 +236,10 @@ class Console:
             self._object({"path": found.path, "name": found.name, "sound": True})
             return
         kinds, layouts = counted(len(found.kinds), "kind"), counted(len(found.layouts), "layout")
-        _echo(f"{found.path}: {found.name} is sound: {kinds}, {layouts}")
+        echo(f"{found.path}: {found.name} is sound: {kinds}, {layouts}")
 
     def _object(self, plain: dict[str, Any]) -> None:
-        _echo(to_json(plain, indent=True).decode())
-
-
-def _echo(text: str = "", err: bool = False) -> None:
-    """Show a line. Whoever read may have gone (`| head -1`): the work goes on without an audience.
-
-    Raises StoreError where results cannot be written for another reason (a full disk).
-    """
-    try:
-        click.echo(text, err=err)
-    except OSError as exc:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, (sys.stderr if err else sys.stdout).fileno())
-        os.close(nowhere)
-        if not err and not isinstance(exc, BrokenPipeError):
-            raise StoreError(f"the output cannot be written: {exc.strerror}; mend that and run again") from exc
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody looks, on something that can move its cursor; a stream that was closed (`2>&-`) is None."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def _move(bar: Any, records: int) -> None:
-    if bar.total is not None and bar.n + records > bar.total:
-        bar.total = bar.n + records  # the total was only a hint
-    bar.update(records)
-
-
-class _PlainProgress:
-    """A line now and then, for a log."""
-
-    def __init__(self, doing: str, total: int | None) -> None:
-        self.doing, self.total = doing, total
-        self.done, self.began, self.last = 0, time.monotonic(), time.monotonic()
-
-    def tick(self, records: int) -> None:
-        self.done += records
-        if time.monotonic() - self.last >= _PLAIN_EVERY:
-            self.last = time.monotonic()
-            self._line()
-
-    def _line(self) -> None:
-        seconds = max(self.last - self.began, 0.001)
-        rate = self.done / seconds
-        of = f" of ~{max(self.total, self.done):,}" if self.total else ""
-        left = (
-            f", ~{(self.total - self.done) / rate:.0f} s left" if self.total and self.total > self.done and rate else ""
-        )
-        _echo(f"{self.doing}: {self.done:,}{of} records, {rate:,.0f} a second{left}", err=True)
-
-    def end(self) -> None:
-        if self.done and self.last - self.began >= _PLAIN_EVERY:
-            self.last = time.monotonic()
-            self._line()
+        echo(to_json(plain, indent=True).decode(), folded=False)
 
 
 # Words -----------------------------------------------------------------------------------------------------------------
@@ -313,26 +252,6 @@ _COLUMNS = {
 _ALWAYS = {"read", "written", "unchanged", "rejected"}
 
 
-def _reading_lines(found: Inspection) -> Iterator[tuple[str, str]]:
-    """Of a table: what LuminoraCore finds of what is there, counted, and of what it will write."""
-    if not found.has_keys:
-        return
-    parts = [
-        name if not kind.unfound else f"{name} {_n(kind.count - kind.unfound)} of {_n(kind.count)}"
-        for name, kind in found.kinds.items()
-        if kind.count
-    ]
-    yield "readable now", ", ".join(parts) or "nothing"
-    reasons: dict[str, list[str]] = {}
-    for name, why in found.unread_later.items():
-        reasons.setdefault(why, []).append(name)
-    words = [
-        "all" if not reasons else "all others",
-        *(f"not {', '.join(names)}: {why}" for why, names in reasons.items()),
-    ]
-    yield "after its next write", "; ".join(words)
-
-
 _MARKS = {"well": "ok  ", "note": "note", "fault": "BAD "}
 
 
@@ -342,7 +261,7 @@ def _diagnoses(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[str
     rows = []
     for each in diagnoses:
         nobody = each.by == "nobody"
-        held = "" if each.records is None else ("" if each.is_all else ">") + _n(each.records)
+        held = "" if each.records is None else ("" if each.is_all else ">") + n(each.records)
         rows.append(
             [
                 each.store,
@@ -381,11 +300,11 @@ def _accounting(report: Report) -> tuple[list[str], list[list[str]]]:
     for name, kind in report.kinds.items():
         row = [
             name,
-            *(_n(getattr(kind.tally, column)) for column in shown),
-            *(_n(getattr(kind.proof, column)) for column in proofs),
+            *(n(getattr(kind.tally, column)) for column in shown),
+            *(n(getattr(kind.proof, column)) for column in proofs),
         ]
         if compared:
-            row += [_n(kind.proof.sink.count) if kind.proof.is_read else "", _digest_words(report, kind)]
+            row += [n(kind.proof.sink.count) if kind.proof.is_read else "", _digest_words(report, kind)]
         rows.append(row)
     return heads, rows
 
@@ -393,7 +312,7 @@ def _accounting(report: Report) -> tuple[list[str], list[list[str]]]:
 def _digest_words(report: Report, kind: Any) -> str:
     words = str(kind.proof.digest)
     if words == "equal" and kind.tally.rejected:
-        return f"equal but for {_n(kind.tally.rejected)} rejected"
+        return f"equal but for {n(kind.tally.rejected)} rejected"
     return words
 
 
@@ -420,15 +339,15 @@ def _remembered(found: dict[str, Any], width: int) -> Iterator[str]:
         fields = f" ({', '.join(each['fields'])})" if "fields" in each else ""
         yield f"{each['what']}: {each['identity']}{fields}" + (f": {each['why']}" if "why" in each else "")
     for words, count in found["retyped"].items():
-        yield f"{_n(count)} read as another type: {words}"
+        yield f"{n(count)} read as another type: {words}"
     for words, count in found["why"].items():
-        yield f"{_n(count)} {words}"
+        yield f"{n(count)} {words}"
     parts = [
-        f"{_n(found[name])} {words}"
+        f"{n(found[name])} {words}"
         for name, words in (("same", "the same"), ("foretold", "as foretold"), ("otherwise", "otherwise"))
         if found[name] or name == "same"
     ]
-    yield f"{_n(found['asked'])} of {counted(found['users'], 'user')} asked for: {', '.join(parts)}"
+    yield f"{n(found['asked'])} of {counted(found['users'], 'user')} asked for: {', '.join(parts)}"
     if found["same"] < found["asked"]:
         yield f"what the application remembers otherwise, by name: {found['file']}"
 
@@ -439,7 +358,7 @@ def _word_told(word: str, source: Any, sink: Any) -> str:
         was, now = (_figures(side) for side in (source, sink))
         return f"{word} {was}" if was == now else f"{word} {was} → {now}"
     noun = word if (source, sink) == (1, 1) else _NOUNS.get(word, f"{word}s")
-    return f"{_n(source)} {noun}" if source == sink else f"{_n(source)} → {_n(sink)} {noun}"
+    return f"{n(source)} {noun}" if source == sink else f"{n(source)} → {n(sink)} {noun}"
 
 
 def _figures(side: Any) -> str:
@@ -447,7 +366,7 @@ def _figures(side: Any) -> str:
 
 
 def _changes_words(person: dict[str, Any]) -> str:
-    parts = [f"{_n(person[what])} {words}" for what, words in _WORDS.items() if person[what]]
+    parts = [f"{n(person[what])} {words}" for what, words in _WORDS.items() if person[what]]
     if not parts:
         return "same"
     return ", ".join(parts) if person["unexpected"] else f"as foretold ({', '.join(parts)})"
@@ -456,7 +375,7 @@ def _changes_words(person: dict[str, Any]) -> str:
 def _verdict(report: Report) -> Iterator[str]:
     """How it ended, where the details are, and the next step."""
     if report.application is not None:
-        yield from _remembered(report.application, min(_room(), 100))
+        yield from _remembered(report.application, min(columns(sys.stdout), 100))
     if report.estimate is not None:
         yield from _estimate_lines(report.estimate)
     if report.error:
@@ -473,27 +392,36 @@ def _verdict(report: Report) -> Iterator[str]:
     elif report.differences_file:
         yield f"differences: {report.differences_file}"
     if report.rejects_file:
-        yield f"{_n(report.rejected)} rejected: {report.rejects_file}"
+        yield f"{n(report.rejected)} rejected: {report.rejects_file}"
     if report.duplicates_file:
         yield f"duplicates left behind: {report.duplicates_file}"
     if report.replaced_file:
         yield f"what was replaced: {report.replaced_file}"
     if report.foreign:
-        yield f"{counted(report.foreign, 'foreign item')} stayed behind, which no kind of the mapping describes: {_some(report.foreign_seen)}"
+        yield f"{counted(report.foreign, 'foreign item')} stayed behind, which no kind of the mapping describes: {some(report.foreign_seen)}"
     if report.due:
         yield f"{counted(report.due)} that the sink's time-to-live deletes within 30 days"
     if report.accepted:
         yield f"{counted(report.accepted, 'foreign item')} stayed behind, as --foreign says"
     if report.ghosts:
-        yield f"{_n(report.ghosts)} ghosts, items that LuminoraCore leaves by mistake, stayed behind"
+        yield f"{n(report.ghosts)} ghosts, items that LuminoraCore leaves by mistake, stayed behind"
     if report.unreadable:
-        yield f"unreadable in the sink: {', '.join(f'{_n(count)} {kind}' for kind, count in report.unreadable.items())}"
+        yield f"unreadable in the sink: {', '.join(f'{n(count)} {kind}' for kind, count in report.unreadable.items())}"
         yield from (f"  {each}" for each in report.unreadable_seen)
     yield _proof_words(report)
     if report.mend:
         yield f"to mend the sink: {report.mend}"
     if report.state:
         yield f"report: {report.state}/report.json"
+
+
+def _end_words(report: Report) -> Iterator[str]:
+    """For who wants no more than how it ended: what went wrong, where to look, and what is proven."""
+    if report.error:
+        yield report.error
+    if report.outcome != "done" and report.state:
+        yield f"report: {report.state}/report.json"
+    yield _proof_words(report)
 
 
 def _proof_words(report: Report) -> str:
@@ -512,7 +440,7 @@ def _proof_words(report: Report) -> str:
     match report.outcome, report.proven:
         case "done", "none" if report.application is not None:
             asked, users = report.application["asked"], report.application["users"]
-            return f"done, not proven: {_n(asked)} of {counted(users, 'user')} asked for{moment}"
+            return f"done, not proven: {n(asked)} of {counted(users, 'user')} asked for{moment}"
         case "done", "none":
             return "done, not proven"
         case "done", "counts":
@@ -532,15 +460,15 @@ def _proof_words(report: Report) -> str:
 def _estimate_lines(estimate: dict[str, Any]) -> Iterator[str]:
     if not estimate["bytes"]:
         return
-    yield f"size in the sink: {_size(estimate['bytes'])}"
+    yield f"size in the sink: {size(estimate['bytes'])}"
     for name, kind in estimate["kinds"].items():
-        yield f"  largest {name}: {_size(kind['largest'])}, {kind['largest_identity']}"
+        yield f"  largest {name}: {size(kind['largest'])}, {kind['largest_identity']}"
     for kind, count in estimate["retyped"].items():
         yield f"{counted(count, f'{kind}')} that the application will read as another type there"
     if estimate["users_over_a_page"]:
         yield f"{counted(estimate['users_over_a_page'], 'user')} with more than 1 MB: LuminoraCore lists one page of each"
     if estimate["heaviest_users"]:
-        users = ", ".join(f"{each['user']} {_size(each['bytes'])}" for each in estimate["heaviest_users"])
+        users = ", ".join(f"{each['user']} {size(each['bytes'])}" for each in estimate["heaviest_users"])
         yield f"largest users: {users}"
     if estimate["write_units"]:
         yield (
@@ -548,34 +476,6 @@ def _estimate_lines(estimate: dict[str, Any]) -> Iterator[str]:
             f"{estimate['seconds']:,.0f} s at {estimate['write_rate']:,} write units a second"
         )
         yield f"price: about ${estimate['price']:,.4f} at ${estimate['price_per_million']} a million write units (--price)"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text: tuple[int, ...] = (0,)) -> str:
-    """A table for a terminal: numbers to the right. One too wide for the terminal is written as a block a row."""
-    last = len(heads) - 1
-    left = {*text, last} if heads[last] == "digest" else set(text)
-    safe = [[harmless(cell) for cell in row] for row in rows]
-    widths = [max([len(head), *(len(row[i]) for row in safe)]) for i, head in enumerate(heads)]
-    room = _room() if _is_terminal(sys.stdout) else 10_000
-    if sum(widths) + 2 * last > room and len(heads) > 3:
-        width = max(len(head) for head in heads)
-        return "\n".join(
-            "\n".join(f"{head:<{width}}  {cell}" for head, cell in zip(heads, row, strict=True)) + "\n" for row in safe
-        ).rstrip("\n")
-    lines = [
-        "  ".join(_cell(cell, widths[i], i in left) for i, cell in enumerate(row)).rstrip()
-        for row in [list(heads), *safe]
-    ]
-    return "\n".join(lines)
-
-
-def _room() -> int:
-    """Columns of the terminal; 80 where there is none."""
-    return shutil.get_terminal_size((80, 24)).columns if _is_terminal(sys.stdout) else 80
-
-
-def _cell(text: str, width: int, left: bool) -> str:
-    return f"{text:<{width}}" if left else f"{text:>{width}}"
 
 
 def _mapping_plain(found: Mapping) -> dict[str, Any]:
@@ -592,19 +492,3 @@ def _mapping_plain(found: Mapping) -> dict[str, Any]:
             layout.id: {"store": layout.store, "kinds": list(layout.kinds)} for layout in found.layouts.values()
         },
     }
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(harmless(name) for name in names[:5])
-    return f"{shown}, …" if len(names) > 5 else shown
-
-
-def _n(count: int | None) -> str:
-    return f"{count or 0:,}"
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count} B"

@@ -32,6 +32,7 @@ from migrator.mapping_file import load_mapping
 from migrator.model import Address, Finding, counted
 from migrator.plan import DEFAULT_MAPPING, Store, look_at
 from migrator.probe import leftovers, probe
+from migrator.run import Show
 
 LOOK_SECONDS = 2.0
 """So long a store is read to say what it holds; a larger one is said to hold at least that."""
@@ -120,14 +121,18 @@ class Examination:
 
 
 def examine(
-    addresses: tuple[str, ...], environ: Mapping[str, str], folder: Path, is_probed: bool = False
+    addresses: tuple[str, ...], environ: Mapping[str, str], folder: Path, show: Show, is_probed: bool = False
 ) -> Examination:
     """The stores named, or without any all that LuminoraCore can be configured for. Raises nothing for what is wrong with them.
 
     `is_probed`: each that is named, or the one that LuminoraCore would start with, is written to, read and deleted from.
     """
     if addresses:
-        return Examination(diagnoses=[_named(text, is_probed) for text in addresses])
+        found = Examination()
+        for number, text in enumerate(addresses, 1):  # by number: an address that is refused may hold a password
+            with show.step(f"examining store {number} of {len(addresses)}"):
+                found.diagnoses.append(_named(text, is_probed))
+        return found
     found = Examination()
     try:
         told = configuration(environ, folder)
@@ -144,10 +149,12 @@ def examine(
     active = told.types[0]
     found.configuration += [*_of_the_types(told), *_of_the_rest(told, active), *_of_the_code(folder)]
     for name, sort in told.stores.items():
-        diagnosis = _configured(name, sort, name == active.becomes, environ, is_probed)
+        with show.step(f"examining {name}"):
+            diagnosis = _configured(name, sort, name == active.becomes, environ, is_probed)
         if diagnosis is not None:
             found.diagnoses.append(diagnosis)
-    found.advice = _advice(found.diagnoses, folder)
+    with show.step("looking for the best store that works"):
+        found.advice = _advice(found.diagnoses, folder)
     return found
 
 

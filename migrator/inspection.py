@@ -1,26 +1,62 @@
-"""What one store holds: layout and why, counts, sizes, oldest and newest record, ghosts, expired. Reads only."""
+"""What one store holds: layout and why, counts, sizes, users, what is near a limit, what LuminoraCore does not find, secrets. Reads only.
+
+Values of records are looked at and never kept, but for those of a sample that somebody asked to see. Memory is bounded at any size of the store.
+"""
 
 from __future__ import annotations
 
+import heapq
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from migrator.adapters.base import Setting
+from migrator.adapters.dynamodb_values import HASH_BYTES, ITEM_BYTES, RANGE_BYTES, item_size, to_item
 from migrator.binding import reading
 from migrator.engine import WANTED_PARTITIONS
+from migrator.errors import ConfigError, RecordError
+from migrator.layout import Layout
 from migrator.mapping import Mapping
-from migrator.model import Reject, Row
+from migrator.model import Kind, Page, Reject, Row, counted, identity_key, identity_words
 from migrator.plan import Store, look_at, unread_tables
+from migrator.report import PAGE
 from migrator.run import Show
-from migrator.values import to_json
+from migrator.secret_signs import HIDDEN, hidden, is_secret_name, secrets_in
+from migrator.users import Users
+from migrator.values import Value, digest16, to_json
+
+NEAR = 0.8
+"""From this part of a limit on a record is near it."""
+
+_NAMED = 5  # identities that are told of each finding
+_PATHS = 50  # places of secrets that are told of each kind; what is beyond is counted together
+_SHOWN = 1_000  # characters of a sampled value
+
+
+@dataclass
+class Named:
+    """Some records with something in common: how many, and the identities of the first few."""
+
+    count: int = 0
+    some: list[str] = field(default_factory=list)
+
+    def add(self, words: str) -> None:
+        self.count += 1
+        if len(self.some) < _NAMED:
+            self.some.append(words)
 
 
 @dataclass
 class KindInspection:
-    """What a store holds of one kind. Times are the stored text; bytes are of the record as JSON."""
+    """What a store holds of one kind. Times are the stored text; bytes are of the record as JSON.
+
+    sizes: by a power of two, as text, how many records take so many bytes or more, and fewer than the next. unfound: of a table's records those
+    that lie where LuminoraCore does not look; unfound_why: by reason. near: by limit, the records that come near it or pass it, as items of a
+    table. secrets: by path and sign, how many. sample: identities, and with values the fields.
+    """
 
     count: int = 0
     rejected: int = 0
@@ -30,12 +66,32 @@ class KindInspection:
     newest: str | None = None
     expired: int = 0
     unfound: int = 0
-    """Of a table's records those that lie where LuminoraCore does not look."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    unfound_why: dict[str, Named] = field(default_factory=dict)
+    near: dict[str, Named] = field(default_factory=dict)
+    secrets: dict[str, int] = field(default_factory=dict)
+    sample: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class UserInspection:
+    """Whose records there are, by the ids under which they lie. heaviest: the ten with the most bytes, each with `user`, `records` and `bytes`.
+
+    over_a_page: users whose records take more as items of a table than LuminoraCore is given at once (fact sheet H27).
+    """
+
+    count: int = 0
+    over_a_page: int = 0
+    heaviest: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
 class Inspection:
-    """What `inspect` found. `named_by`: who explained a name or a bare word; empty for an address that is written out."""
+    """What `inspect` found. `named_by`: who explained a name or a bare word; empty for an address that is written out.
+
+    users: None where the mapping does not say whose a record is. measured_as: the layout of the table by which items are weighed, the store's
+    own or the one that the mapping would make; empty where it has none.
+    """
 
     address: str
     whereabouts: str
@@ -47,9 +103,12 @@ class Inspection:
     named_by: str = ""
     unread_later: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, KindInspection] = field(default_factory=dict)
+    users: UserInspection | None = None
+    measured_as: str = ""
     ghosts: int = 0
     foreign: int = 0
     foreign_seen: list[str] = field(default_factory=list)
+    foreign_secrets: dict[str, int] = field(default_factory=dict)
     unread_tables: list[str] = field(default_factory=list)
     rejects: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -58,10 +117,16 @@ class Inspection:
         return asdict(self)
 
 
-def look_through(address: str, mapping: str | None, show: Show) -> Inspection:
-    """Read the whole store. Raises ConfigError if there is none, or no mapping fits it."""
+def look_through(
+    address: str, mapping: str | None, show: Show, sample: int = 0, show_values: bool = False
+) -> Inspection:
+    """Read the whole store; `sample` identities of each kind, the same in every run, and with `show_values` their fields.
+
+    Raises ConfigError if there is none, or no mapping fits it.
+    """
     began = time.monotonic()
-    store, found = look_at(address, mapping)
+    with show.step("looking at the store"):
+        store, found = look_at(address, mapping)
     assert store.shape is not None
     inspection = Inspection(
         store.address.text,
@@ -75,29 +140,22 @@ def look_through(address: str, mapping: str | None, show: Show) -> Inspection:
         reading(store.layout, found.kind_names())[1],
     )
     inspection.unread_tables = unread_tables(store)
-    now = time.time()
-    with tempfile.TemporaryDirectory(prefix="migrator-") as folder:
+    with tempfile.TemporaryDirectory(prefix="migrator-") as folder, closing(Users(Path(folder) / "users")) as users:
         setting = Setting(store.layout, found.kind_names(), Path(folder), say=show.say)
         # A look needs no snapshot: a file is read as it is, page by page, and a table eventually consistent, at half the price.
         opened = store.adapter.reader(store.address, setting) if store.local_file else None
         source = opened or store.adapter.source(store.address, setting)
+        look = _Look(inspection, store, found, users, sample, show_values)
         try:
             with show.progress("reading", source.size_hint()) as tick:
                 for partition in source.partitions(list(store.layout.kinds), WANTED_PARTITIONS):
                     for page in source.pages(partition, None):
-                        for row in page.rows:
-                            kind = inspection.kinds.setdefault(row.kind, KindInspection())
-                            _look_at_row(kind, row, found, now)
-                            kind.unfound += bool(store.layout.key) and not store.layout.is_found(row)
-                        for reject in page.rejects:
-                            _look_at_reject(inspection, reject)
-                        inspection.ghosts += sum(each.ghost for each in page.foreign)
-                        strangers = [each.place for each in page.foreign if not each.ghost]
-                        inspection.foreign += len(strangers)
-                        inspection.foreign_seen = (inspection.foreign_seen + strangers)[:20]
+                        look.at_page(page)
                         tick(len(page.rows))
         finally:
             source.close()
+        with show.step("counting users"):
+            look.end()
     inspection.seconds = round(time.monotonic() - began, 3)
     return inspection
 
@@ -123,22 +181,173 @@ def _why(store: Store) -> str:
     return f"it holds {', '.join(dict.fromkeys(held))}" if held else "it holds nothing that would tell"
 
 
-def _look_at_row(kind: KindInspection, row: Row, mapping: Mapping, now: float) -> None:
-    size = len(to_json(row.record))
-    spec = mapping.kinds[row.kind]
-    kind.count += 1
-    kind.bytes += size
-    kind.largest = max(kind.largest, size)
-    stamp = row.record.get(spec.newest) if spec.newest else None
-    if isinstance(stamp, str):
-        kind.oldest = min(kind.oldest or stamp, stamp)
-        kind.newest = max(kind.newest or stamp, stamp)
-    if spec.expires:
-        until = row.record.get(spec.expires, row.origin.extra.get(spec.expires) if row.origin else None)
-        kind.expired += isinstance(until, int | float) and until < now
+class _Look:
+    """One reading of a store, page by page, into an Inspection."""
+
+    def __init__(
+        self, into: Inspection, store: Store, mapping: Mapping, users: Users, sample: int, show_values: bool
+    ) -> None:
+        self.into, self.mapping, self.layout, self.users = into, mapping, store.layout, users
+        self.has_keys = bool(store.layout.key)
+        self.owner = mapping.user.field if mapping.user is not None else None
+        self.scale = _scale(mapping, store.layout)
+        into.measured_as = self.scale.layout.id if self.scale is not None else ""
+        self.samples = {name: _Sample(kind, sample, show_values) for name, kind in mapping.kinds.items()}
+        self.names = {name: frozenset(kind.identity) for name, kind in mapping.kinds.items()}
+        self.now = time.time()
+
+    def at_page(self, page: Page) -> None:
+        into = self.into
+        for row in page.rows:
+            self._at_row(row)
+        for reject in page.rejects:
+            self._at_reject(reject)
+        for each in page.foreign:
+            _note_secrets(into.foreign_secrets, each.held, frozenset())
+            into.ghosts += each.ghost
+        strangers = [each.place for each in page.foreign if not each.ghost]
+        into.foreign += len(strangers)
+        into.foreign_seen = (into.foreign_seen + strangers)[:20]
+
+    def end(self) -> None:
+        for name, kind in self.into.kinds.items():
+            if name in self.samples:
+                kind.sample = self.samples[name].taken()
+        if self.owner is not None:
+            heaviest = [
+                {"user": hidden(user), "records": n, "bytes": size} for user, n, size in self.users.heaviest(10)
+            ]
+            self.into.users = UserInspection(self.users.count(), self.users.over(PAGE), heaviest)
+
+    def _at_row(self, row: Row) -> None:
+        kind, spec = self.into.kinds.setdefault(row.kind, KindInspection()), self.mapping.kinds[row.kind]
+        size = len(to_json(row.record))
+        kind.count += 1
+        kind.bytes += size
+        kind.largest = max(kind.largest, size)
+        floor = str(1 << size.bit_length() - 1)
+        kind.sizes[floor] = kind.sizes.get(floor, 0) + 1
+        stamp = row.record.get(spec.newest) if spec.newest else None
+        if isinstance(stamp, str):
+            kind.oldest = min(kind.oldest or stamp, stamp)
+            kind.newest = max(kind.newest or stamp, stamp)
+        if spec.expires:
+            until = row.record.get(spec.expires, row.origin.extra.get(spec.expires) if row.origin else None)
+            kind.expired += isinstance(until, int | float) and until < self.now
+        if self.has_keys and (why := self.layout.why_unfound(row)):
+            kind.unfound += 1
+            kind.unfound_why.setdefault(why, Named()).add(_words(spec, row))
+        answer = self._weighed(kind, spec, row) or size
+        owner = row.record.get(self.owner) if self.owner is not None else None
+        if isinstance(owner, str):
+            self.users.add(owner, 1, size, answer)
+        _note_secrets(kind.secrets, row.record, self.names[row.kind])
+        self.samples[row.kind].offer(row)
+
+    def _weighed(self, kind: KindInspection, spec: Kind, row: Row) -> int:
+        """The bytes of the row as an item of a table, and a note where it is near a limit; 0 where no table can hold it."""
+        if self.scale is None:
+            return 0
+        try:
+            size, keys = self.scale.weigh(row)
+        except RecordError as exc:
+            kind.near.setdefault("no table can hold it", Named()).add(f"{_words(spec, row)}: {exc}")
+            return 0
+        for name, taken, limit in (("item", size, ITEM_BYTES), *keys):
+            if taken > limit * NEAR:
+                near = kind.near.setdefault(f"{name}: {limit:,} bytes", Named())
+                near.add(f"{_words(spec, row)}: {counted(taken, 'byte')}")
+        return size
+
+    def _at_reject(self, reject: Reject) -> None:
+        kind = self.into.kinds.setdefault(reject.kind, KindInspection())
+        kind.rejected += 1
+        _note_secrets(kind.secrets, reject.held, self.names.get(reject.kind, frozenset()))
+        if len(self.into.rejects) < 20:
+            self.into.rejects.append(f"{reject.place}: {reject.reason}")
 
 
-def _look_at_reject(inspection: Inspection, reject: Reject) -> None:
-    inspection.kinds.setdefault(reject.kind, KindInspection()).rejected += 1
-    if len(inspection.rejects) < 20:
-        inspection.rejects.append(f"{reject.place}: {reject.reason}")
+class _Scale:
+    """Weighs rows as items of a table, by DynamoDB's own arithmetic."""
+
+    def __init__(self, layout: Layout, is_own: bool) -> None:
+        self.layout, self.is_own = layout, is_own
+
+    def weigh(self, row: Row) -> tuple[int, list[tuple[str, int, int]]]:
+        """The bytes of the item, and of each attribute of its key name, bytes and limit. Raises RecordError where there is no such item."""
+        item = to_item(self.layout.write(row if self.is_own else self.layout.fit(row)))
+        keys = [
+            (f"key {name}", len(item[name]["S"].encode()), limit)
+            for name, limit in zip(self.layout.key, (HASH_BYTES, RANGE_BYTES))
+            if isinstance(item.get(name, {}).get("S"), str)
+        ]
+        return item_size(item), keys
+
+
+def _scale(mapping: Mapping, layout: Layout) -> _Scale | None:
+    """For a table its own layout; for other stores that of the table that the mapping would make, if it makes any."""
+    if layout.key:
+        return _Scale(layout, is_own=True)
+    try:
+        return _Scale(mapping.layout_for("dynamodb", None), is_own=False)
+    except ConfigError:
+        return None
+
+
+class _Sample:
+    """Some records of one kind, spread over all of them and the same in every run: those whose identities have the lowest digests."""
+
+    def __init__(self, kind: Kind, size: int, show_values: bool) -> None:
+        self.kind, self.size, self.show_values = kind, size, show_values
+        self._lowest: list[tuple[int, int, dict[str, Any]]] = []
+        self._offered = 0
+
+    def offer(self, row: Row) -> None:
+        if not self.size:
+            return
+        self._offered += 1
+        digest = -_digest(self.kind, row)
+        if len(self._lowest) < self.size:
+            heapq.heappush(self._lowest, (digest, self._offered, self._seen(row)))
+        elif digest > self._lowest[0][0]:
+            heapq.heapreplace(self._lowest, (digest, self._offered, self._seen(row)))
+
+    def taken(self) -> list[dict[str, Any]]:
+        return [seen for _, _, seen in sorted(self._lowest, key=lambda each: (-each[0], each[1]))]
+
+    def _seen(self, row: Row) -> dict[str, Any]:
+        seen: dict[str, Any] = {"identity": _words(self.kind, row)}
+        if self.show_values:
+            seen["fields"] = {name: _shortened(value) for name, value in row.record.items()}
+        return seen
+
+
+def _digest(kind: Kind, row: Row) -> int:
+    try:
+        return digest16(identity_key(kind.name, kind.identity_of(row.record)))
+    except ValueError:  # a lone surrogate
+        return digest16(row.place.encode("utf-8", "surrogatepass"))
+
+
+def _shortened(value: Value) -> Value:
+    """A value that is long only by its beginning, as text."""
+    text = value if isinstance(value, str) else to_json(value).decode()
+    return value if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+
+
+def _words(kind: Kind, row: Row) -> str:
+    """The identity for people, without what seems to be a secret."""
+    parts = kind.identity_of(row.record)
+    safe = [
+        HIDDEN if is_secret_name(name) and part is not None else hidden(part) if isinstance(part, str) else part
+        for name, part in zip(kind.identity, parts, strict=True)
+    ]
+    return identity_words(kind, safe)
+
+
+def _note_secrets(into: dict[str, int], record: dict[str, Value], named: frozenset[str]) -> None:
+    for path, sign in secrets_in(record, named):
+        place = f"{path} ({sign})"
+        if place not in into and len(into) >= _PATHS:
+            place = "other fields"
+        into[place] = into.get(place, 0) + 1

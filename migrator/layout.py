@@ -355,17 +355,22 @@ class Layout:
 
     def is_found(self, row: Row) -> bool:
         """Whether the application finds a row where it lies: under the key that is looked for, and in the index where it looks there."""
+        return not self.why_unfound(row)
+
+    def why_unfound(self, row: Row) -> str:
+        """Why the application does not find a row where it lies; empty where it does."""
         spec, origin = self.kinds[row.kind], row.origin
         if row.kind in self.unread:
-            return False
+            return self.unread[row.kind]
         if origin is None:
-            return True
-        looked_at = [*spec.keys, *(spec.index[:1] if spec.by_index else ())]
-        return not any(
-            key.attribute in origin.unset
-            or (key.attribute in origin.set and not key.is_right(spec.kind, row.record, origin.set[key.attribute]))
-            for key in looked_at
-        )
+            return ""
+        for key in (*spec.keys, *(spec.index[:1] if spec.by_index else ())):
+            place = "key" if key.attribute in self.key else "index"
+            if key.attribute in origin.unset:
+                return f"it lies in no index: it has no {key.attribute}"
+            if key.attribute in origin.set and not key.is_right(spec.kind, row.record, origin.set[key.attribute]):
+                return f"its {place} attribute {key.attribute} is not the one that is looked for"
+        return ""
 
     def is_misplaced(self, row: Row) -> bool:
         """Whether a row lies under another key than the one that is made for it."""

@@ -36,6 +36,9 @@ class Show(Protocol):
     def progress(self, doing: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
         """Something long; calling what it gives adds records to what is done."""
 
+    def step(self, doing: str) -> AbstractContextManager[None]:
+        """Something that is worth knowing only to who wants to know what takes how long."""
+
 
 class Silent:
     """Shows nothing."""
@@ -48,6 +51,9 @@ class Silent:
 
     def progress(self, doing: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
         return nullcontext(lambda records: None)
+
+    def step(self, doing: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def tool_version() -> str:
@@ -103,7 +109,8 @@ class Run:
             self.state.unlock()
 
     def planned(self, command: str) -> Plan:
-        plan = make_plan(*self.texts, self.options, command)
+        with self.show.step("looking at both stores"):
+            plan = make_plan(*self.texts, self.options, command)
         report = self.report
         report.source, report.sink = plan.source.address.text, plan.sink.address.text
         report.told_by = plan.told_by

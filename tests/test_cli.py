@@ -76,6 +76,8 @@ DESIGNED = [
     "--table-shape",
     "--snapshot-limit",
     "--json",
+    "--quiet",
+    "--verbose",
 ]
 
 
