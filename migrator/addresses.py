@@ -214,7 +214,7 @@ def _dynamodb(text: str) -> Address:
                 f'dynamodb://{table}: unknown option "{name}"{near(name, _OPTIONS["dynamodb"])}; there are region, endpoint, profile and tz'
             )
         if not value:
-            raise ConfigError(f'dynamodb://{table}: the option "{name}" is empty')
+            raise ConfigError(f'dynamodb://{table}: the option "{name}" is empty; give it a value, or leave it out')
         options[name] = value
     if "tz" in options:
         zone_of(options["tz"])
@@ -226,7 +226,9 @@ def _dynamodb(text: str) -> Address:
         except ValueError as exc:
             raise ConfigError(f"dynamodb://{table}: an endpoint looks like http://localhost:8000") from exc
         if "@" in endpoint:
-            raise ConfigError(f"dynamodb://{table}: an endpoint holds no credentials")
+            raise ConfigError(
+                f"dynamodb://{table}: an endpoint holds no credentials; use a profile (?profile=NAME), the AWS_* variables or a role"
+            )
         if split.scheme not in ("http", "https") or not split.hostname:
             raise ConfigError(f"dynamodb://{table}: an endpoint looks like http://localhost:8000")
     shown = f"dynamodb://{table}" + (f"?{urlencode(options, safe=':/')}" if options else "")

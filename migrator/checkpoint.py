@@ -238,7 +238,9 @@ class State:
         except FileNotFoundError:
             return None
         except OSError as exc:
-            raise ConfigError(f"{self.checkpoint_file}: cannot be read: {exc.strerror}") from exc
+            raise ConfigError(
+                f"{self.checkpoint_file}: cannot be read: {exc.strerror}; change its mode, or name another state folder with --state DIR"
+            ) from exc
         anew = "Nothing was touched; --restart begins the job anew"
         try:
             head_line, body, rest = data.split(b"\n")

@@ -56,11 +56,15 @@ class Mapping:
             wanted = shape_of(table_shape)
             fitting = self._fitting(wanted, is_asked_for=True) if wanted is not None else []
             if not fitting:
-                raise ConfigError(f'no table shape "{table_shape}" in {self.name}: there is {self._known(store)}')
+                raise ConfigError(
+                    f'no table shape "{table_shape}" in {self.name}: there is {self._known(store)}; choose one with --table-shape'
+                )
             return fitting[0]
         sort = "json" if store == "jsonl" else store
         if sort not in self.created:
-            raise ConfigError(f"the mapping {self.name} has no layout for {store} stores")
+            raise ConfigError(
+                f"the mapping {self.name} has no layout for {store} stores; choose another store, or another mapping with --mapping"
+            )
         return _as_form(self.layouts[self.created[sort]], store)
 
     def fits(self, shape: Shape) -> bool:

@@ -64,11 +64,13 @@ def _read(name_or_path: str) -> tuple[dict[str, Any], str]:
         try:
             text = file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(f"{path}: cannot be read: {exc}") from exc
+            raise ConfigError(
+                f"{path}: cannot be read: {exc}; name a file in TOML that you may read, or see `migrator mappings list`"
+            ) from exc
     try:
         return tomllib.loads(text), path
     except tomllib.TOMLDecodeError as exc:
-        raise ConfigError(f"{path}: not TOML: {exc}") from exc
+        raise ConfigError(f"{path}: not TOML: {exc}; mend the file there") from exc
 
 
 def _is_file(path: Path) -> bool:
@@ -87,7 +89,7 @@ def _extended(data: dict[str, Any], path: str, seen: tuple[str, ...]) -> dict[st
     if base not in shipped():
         base = str((Path(path).parent / base).resolve())
     if base in seen:
-        raise ConfigError(f"{path}: extends: {' → '.join([*seen, base])} goes in a circle")
+        raise ConfigError(f"{path}: extends: {' → '.join([*seen, base])} goes in a circle; take one `extends` out")
     try:
         parent, parent_path = _read(base)
     except ConfigError as exc:

@@ -132,7 +132,8 @@ class Migration:
         else:
             self.show.say(f"no checkpoint in {self.state.path}: a new job")
         source = self.run.opened(store.adapter.source(store.address, setting))
-        self.snapshot = source.snapshot()
+        with self.show.step("taking a snapshot of the source"):
+            self.snapshot = source.snapshot()
         return source
 
     def _tell_resumed(self, checkpoint: Checkpoint) -> None:
@@ -166,13 +167,14 @@ class Migration:
         checkpoint.sink_was_empty = not reader.holds(compared).any
         if plan.source.address.store == "dynamodb":
             self.show.say("the table is read once more, for records that lie under two keys (half a unit for 4 KB)")
-        losers = Duplicates.build(state.duplicates, source.repeated(plan.kinds), plan.mapping.kinds, reader.apart)
+        with self.show.step("looking for records that share an identity"):
+            losers = Duplicates.build(state.duplicates, source.repeated(plan.kinds), plan.mapping.kinds, reader.apart)
         checkpoint.repeated = losers
         if losers and self.options.on_duplicate == "stop":
             some = ", ".join(Duplicates.some(state.duplicates, 3))
             raise ConfigError(
                 f"{counted(losers)} of the source share an identity with a newer one, at {some}{', …' if losers > 3 else ''} "
-                "(--on-duplicate newest keeps them in a file)"
+                "(--on-duplicate newest takes the newest along and keeps the others in a file)"
             )
         if self.options.user is not None:
             checkpoint.ids = self._ids_of_user(source)
@@ -310,7 +312,8 @@ class Migration:
             )
             if not self.report.resumed:
                 sink.discard()
-            sink.prepare(plan.kinds, self.options.create is not False)
+            with self.show.step("making the sink ready"):
+                sink.prepare(plan.kinds, self.options.create is not False)
             checkpoint.sink_at = plan.sink.adapter.whereabouts(plan.sink.address)
             state.save(checkpoint)
             self.run.is_resumable = True

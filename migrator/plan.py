@@ -137,7 +137,7 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
     shape = adapter.describe(address)
     if shape is None and command == "verify":
         raise ConfigError(
-            f"{address.text}: there is nothing here ({adapter.whereabouts(address)}): nothing to compare with"
+            f"{address.text}: there is nothing here ({adapter.whereabouts(address)}), and so nothing to compare with: check the spelling"
         )
     held = shape if shape is not None and shape.tells else None
     if held is not None and options.table_shape is not None and held.key:
@@ -202,7 +202,9 @@ def _choice(source: Address, sink: Address, mapping: Mapping, options: Options, 
                 f'--since: "{options.since}" is no time; times look like 2026-01-31 or 2026-01-31T18:00:00+01:00'
             )
     if options.user is not None and mapping.user is None:
-        raise ConfigError(f"--user: the mapping {mapping.name} does not say whose a record is")
+        raise ConfigError(
+            f"--user: the mapping {mapping.name} does not say whose a record is; leave --user out, or add [user] to the mapping (mappings/README.md)"
+        )
     return Choice(*zones, since, options.user or "", mapping.user)
 
 
@@ -238,7 +240,7 @@ def _same_file(store: Store, address: Address) -> bool:
 def _kinds_of(mapping: Mapping, source: Layout, sink: Layout, options: Options) -> tuple[str, ...]:
     for name in options.kinds:
         if name not in mapping.kinds:
-            raise ConfigError(f'--kinds: no kind "{name}" in {mapping.name}; there are {", ".join(mapping.kinds)}')
+            raise ConfigError(f'--kinds: no kind "{name}" in {mapping.name}; choose among {", ".join(mapping.kinds)}')
     wanted = [name for name in mapping.kinds if name in source.kinds and (not options.kinds or name in options.kinds)]
     homeless = [name for name in wanted if name not in sink.kinds]
     if homeless:
@@ -246,7 +248,9 @@ def _kinds_of(mapping: Mapping, source: Layout, sink: Layout, options: Options) 
             f"the layout {sink.id} of the sink has no place for {', '.join(homeless)}; leave them out with --kinds"
         )
     if not wanted:
-        raise ConfigError("no kind is left to move; see --kinds")
+        raise ConfigError(
+            "no kind is left to move: the source has none of those that --kinds names; name others, or leave it out"
+        )
     return tuple(wanted)
 
 

@@ -75,7 +75,9 @@ def _copied(storage: object, sink: Location, options: Options | None, show: Show
     if isinstance(held, Elsewhere):
         return lambda: _migrate_store(held, sink, options, show)
     if not held.rows and not held.rejects:
-        raise ConfigError(f"{held.name} holds no records: is it the storage that the application writes to?")
+        raise ConfigError(
+            f"{held.name} holds no records: is it the storage that the application writes to? Options(allow_empty=True) if it is meant"
+        )
     return lambda: _migrate_copy(held, moment, sink, options, show)
 
 

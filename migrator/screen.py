@@ -179,7 +179,9 @@ def progress(doing: str, total: int | None) -> Iterator[tuple[Callable[[int], No
         def __str__(self) -> str:
             told = self.format_dict
             seconds = told["elapsed"]
-            return _encodable(fitted(doing, int(self.n), int(self.total or 0), seconds, columns(sys.stderr) - 1), sys.stderr)
+            return _encodable(
+                fitted(doing, int(self.n), int(self.total or 0), seconds, columns(sys.stderr) - 1), sys.stderr
+            )
 
     with Line(total=total, leave=False, file=sys.stderr, dynamic_ncols=True) as line:
         yield lambda records: _move(line, records), line

@@ -84,10 +84,10 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror}; a file in TOML is wanted here") from exc
     except UnicodeDecodeError as exc:
-        raise ConfigError(f"{path}: not TOML: byte {exc.start:,} is not UTF-8") from exc
+        raise ConfigError(f"{path}: not TOML: byte {exc.start:,} is not UTF-8; save the file as UTF-8") from exc
     except (ValueError, RecursionError) as exc:
         why = "nested too deeply" if isinstance(exc, RecursionError) else exc  # with line and column
-        raise ConfigError(f"{path}: not TOML: {why}") from exc
+        raise ConfigError(f"{path}: not TOML: {why}; mend the file there") from exc
 
 
 def _checked(path: Path, data: dict[str, Any]) -> Settings:

@@ -38,23 +38,27 @@ class Verification:
     def go(self) -> None:
         options, show = self.run.options, self.run.show
         if options.proof == "none":
-            raise ConfigError("verify proves by digest, counts, rows or app: --proof none leaves nothing to do")
+            raise ConfigError(
+                "verify proves by digest, counts, rows or app: --proof none leaves nothing to do; choose one of them"
+            )
         plan = self.run.planned("verify")
         state = self.run.enter_state(plan, None)
         state.clear()
         report = self.run.report
         setting = replace(plan.setting(plan.source.layout, state.scratch), say=show.say)
         from_store: Source = self.run.opened(plan.source.adapter.source(plan.source.address, setting))
-        snapshot: Snapshot = from_store.snapshot()
+        with show.step("taking a snapshot of the source"):
+            snapshot: Snapshot = from_store.snapshot()
         if not from_store.holds(plan.kinds).any and not options.allow_empty:
             raise ConfigError(
-                f"{plan.source.address.text} holds no records of {', '.join(plan.kinds)}. --allow-empty if it is meant"
+                f"{plan.source.address.text} holds no records of {', '.join(plan.kinds)}: is it the store the application writes to? --allow-empty if it is meant"
             )
         report.snapshot = {"id": snapshot.id, "moment": snapshot.moment, "words": snapshot.words}
         reader: Reader = self.run.opened(
             plan.sink.adapter.reader(plan.sink.address, plan.setting(plan.sink.layout, state.scratch))
         )
-        Duplicates.build(state.duplicates, from_store.repeated(plan.kinds), plan.mapping.kinds, reader.apart)
+        with show.step("looking for records that share an identity"):
+            Duplicates.build(state.duplicates, from_store.repeated(plan.kinds), plan.mapping.kinds, reader.apart)
         show.plan(
             [
                 ("source", f"{plan.source.whereabouts}, layout {plan.source.layout.id}"),

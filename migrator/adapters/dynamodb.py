@@ -221,7 +221,7 @@ class DynamoDBSource(Source):
     def _description(self) -> dict[str, Any] | None:
         described = self._table.describe()
         if described is None and not self.may_be_missing:
-            raise StoreError(f"{self._table.words}: there is no such table any more")
+            raise StoreError(f"{self._table.words}: there is no such table any more; bring it back and run again")
         return described
 
     def _items(self) -> Iterator[Item]:

@@ -229,7 +229,9 @@ class Table:
         types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
         for name in key:
             if types.get(name) != "S":
-                raise ConfigError(f"{self.words}: the key attribute {name} has type {types.get(name)}, not S (text)")
+                raise ConfigError(
+                    f"{self.words}: the key attribute {name} has type {types.get(name)}, not S (text): choose another table"
+                )
         indexes = described.get("GlobalSecondaryIndexes") or []
         index = (indexes[0]["IndexName"], *_key_names(indexes[0]["KeySchema"])) if indexes else None
         words = f"DynamoDB table {self.name} ({shape_words(key, index)}, {self.region})"
@@ -433,7 +435,7 @@ def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
             "the region and the network"
         ) from exc
     except boto.BotoCoreError as exc:
-        raise StoreError(f"{words}: {operation}: {exc}") from exc
+        raise StoreError(f"{words}: {operation}: {exc}; mend that and run again") from exc
 
 
 def _no_credentials(words: str, exc: Exception) -> NoCredentials:
@@ -473,7 +475,9 @@ def _sorted_answer(exc: Any, table: Table, operation: str) -> StoreError:
         )
     if code in _REFUSED:
         return Refused(reason or code)
-    return StoreError(f"{words}: {action}: {code} (HTTP {status}) {reason[:200]}".rstrip())
+    return StoreError(
+        f"{words}: {action}: {code} (HTTP {status}) {reason[:200]}".rstrip(" .") + "; mend that and run again"
+    )
 
 
 @contextmanager

@@ -666,7 +666,7 @@ def _sorted_errors(path: Path, kind: type[MigratorError] = StoreError) -> Iterat
             raise kind(
                 f"{exc.filename or path}: no permission ({exc.strerror}); change its mode or run as its owner"
             ) from exc
-        raise kind(f"{path}: {exc.strerror or exc}") from exc
+        raise kind(f"{path}: {exc.strerror or exc}; mend that and run again") from exc
 
 
 ADAPTER = JsonFile()

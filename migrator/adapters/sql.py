@@ -608,14 +608,18 @@ class SqlSink(Sink):
 
     def _create_file(self) -> None:
         if not self.path.parent.is_dir():
-            raise ConfigError(f"{self.text}: there is no folder {self.path.parent}; make it first")
+            raise ConfigError(
+                f"{self.text}: there is no folder {self.path.parent}; make it first: mkdir -p '{self.path.parent}'"
+            )
         try:
             self.setting.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.touch(0o600, exist_ok=False)  # it will hold people's chats
             found = self.path.stat()
             self._marker.write_text(f"{found.st_dev} {found.st_ino}")
         except OSError as exc:
-            raise ConfigError(f"{self.text} cannot be made: {exc.strerror}") from exc
+            raise ConfigError(
+                f"{self.text} cannot be made: {exc.strerror}; mend that, or choose another place"
+            ) from exc
 
     def _is_our_file(self) -> bool:
         """True if this job made the file: nobody else uses it yet, so that transactions may be long. Workers and resumes see the mark."""
@@ -704,7 +708,9 @@ class SqlAdapter:
                 try:
                     dialect().create(kind)
                 except sqlite3.Error as exc:
-                    raise ConfigError(f"[layouts.{layout.id}.{name}]: the table cannot be made: {exc}") from exc
+                    raise ConfigError(
+                        f"[layouts.{layout.id}.{name}]: the table cannot be made: {exc}; mend the mapping there"
+                    ) from exc
 
     def ladder(self, address: Address, layout: Layout) -> Iterator[Finding]:
         return sqlite_ladder.ladder(address, layout)

@@ -319,7 +319,9 @@ class Sqlite(Dialect):
                 except sqlite3.OperationalError:
                     return None  # WITHOUT ROWID
                 return each
-        raise ConfigError(f"the table {name} has columns named rowid, _rowid_ and oid: its rows cannot be told apart")
+        raise ConfigError(
+            f"the table {name} has columns named rowid, _rowid_ and oid: its rows cannot be told apart; choose another file, or a mapping with another table"
+        )
 
     def _has_primary_index(self, connection: Connection, name: str) -> bool:
         """False where the primary key is another name for the row id."""

@@ -108,7 +108,9 @@ class Rows:
             self.dialect.page(keys, bool(after), bool(upto)), (*after, *upto)
         ).fetchone()
         if found and any(isinstance(part, bytes) for part in found):
-            raise StoreError(f"{self.table.name} has a key that is not text: it cannot be read in order")
+            raise StoreError(
+                f"{self.table.name} has a key that is not text: it cannot be read in order; leave its kind out with --kinds"
+            )
         return found
 
     def _add(self, page: Page, key: Key, values: tuple[Value, ...]) -> int:
