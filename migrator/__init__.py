@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from migrator.commands import doctor, init, inspect, migrate, open_store, verify
+    from migrator.cutting_over import Certificate, Terms, cutover
     from migrator.errors import (
         ConfigError,
         Interrupted,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from migrator.rescuing import rescue, rescue_async
 
 __all__ = [
+    "Certificate",
     "ConfigError",
     "Interrupted",
     "LockedError",
@@ -37,7 +39,9 @@ __all__ = [
     "RecordError",
     "Report",
     "StoreError",
+    "Terms",
     "TransientStoreError",
+    "cutover",
     "doctor",
     "init",
     "inspect",
@@ -51,6 +55,7 @@ __all__ = [
 
 _HOMES = {
     "commands": ("doctor", "init", "inspect", "migrate", "open_store", "verify"),
+    "cutting_over": ("Certificate", "Terms", "cutover"),
     "errors": (
         "ConfigError",
         "Interrupted",

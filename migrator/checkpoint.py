@@ -323,25 +323,30 @@ class State:
     def replaced_file(self) -> Path:
         return self.path / "replaced.jsonl"
 
+    @property
+    def deleted_file(self) -> Path:
+        return self.path / "deleted.jsonl"
+
     def append_replaced(self, lines: Iterable[dict[str, Value]]) -> None:
         """Keep records that are about to be replaced: on disk before the write, and never taken back by a repeat."""
-        data = b"".join(_line(line) for line in lines)
-        try:
-            descriptor = os.open(self.replaced_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            with os.fdopen(descriptor, "ab", buffering=0) as file:
-                file.write(data)
-                os.fsync(file.fileno())
-        except OSError as exc:
-            raise StoreError(
-                f"{self.replaced_file}: cannot be written: {exc.strerror}. Nothing was replaced; free the disk and run again"
-            ) from exc
+        _append(self.replaced_file, lines, "Nothing was replaced")
+
+    def append_deleted(self, lines: Iterable[dict[str, Value]]) -> None:
+        """Keep records that are about to be deleted, in the same way."""
+        _append(self.deleted_file, lines, "They were not deleted")
 
     def drop_repeats_of_replaced(self) -> Path | None:
         """At the end: each replaced record once, though its slice may have been done again."""
-        path = self.replaced_file
+        return self._drop_repeats(self.replaced_file)
+
+    def drop_repeats_of_deleted(self) -> Path | None:
+        """The same of what was deleted, by this run and those before."""
+        return self._drop_repeats(self.deleted_file)
+
+    def _drop_repeats(self, path: Path) -> Path | None:
         if not path.exists():
             return None
-        aside, index = path.with_name(path.name + ".tmp"), self.scratch / "replaced.sqlite"
+        aside, index = path.with_name(path.name + ".tmp"), self.scratch / f"{path.stem}.sqlite"
         index.unlink(missing_ok=True)
         with (
             closing(sqlite3.connect(index, isolation_level=None)) as seen,
@@ -362,6 +367,20 @@ class State:
 
     def write_report(self, report: dict[str, Any]) -> None:
         write_whole(self.path / "report.json", to_json(report, indent=True) + b"\n")
+
+
+def _append(path: Path, lines: Iterable[dict[str, Value]], otherwise: str) -> None:
+    """Lines behind those of a file that its owner alone may read, on the disk when it returns."""
+    data = b"".join(_line(line) for line in lines)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "ab", buffering=0) as file:
+            file.write(data)
+            os.fsync(file.fileno())
+    except OSError as exc:
+        raise StoreError(
+            f"{path}: cannot be written: {exc.strerror}. {otherwise}; free the disk and run again"
+        ) from exc
 
 
 def _line(plain: dict[str, Value]) -> bytes:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _EPILOG = "Exit codes: 0 done; 1 a store failed, run again to resume; 2 refused, nothing touched; 3 rejects; 4 differences; 5 locked; 130/143 interrupted; 70 a bug."
 _DOCTOR_EPILOG = "Exit codes: 0 what is configured keeps what the chat saves; 1 it does not; 2 usage; 70 a bug."
 
+STEPS = ("plan", "copy", "catch-up", "delete", "stop", "final", "proof", "switch", "tail")
+"""Of a cutover: `cutting_over.STEPS`, which is not imported for `--help`."""
+
 _OPTIONS: dict[str, list[Callable[[Any], Any]]] = {
     "common": [
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
@@ -161,6 +164,95 @@ def verify(source: str, sink: str, as_json: bool, quiet: bool, verbose: bool, **
     report = commands.verify(source, sink, _options(options), console)
     console.report(report)
     sys.exit(report.exit_code)
+
+
+@cli.command(epilog=_EPILOG)
+@click.argument("source")
+@click.argument("sink")
+@click.option("--yes-until", "until", type=click.Choice(STEPS), help="Take the steps up to this one without asking.")
+@click.option(
+    "--delete-extra/--keep-extra",
+    default=None,
+    help="What is gone from the source since it was copied: delete it in the sink, if that was empty at first; or leave it.  [default: name it, and end the final step with 4]",
+)
+@click.option(
+    "--max-delete",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="More than so many at once are refused, and nothing is deleted.",
+)
+@click.option(
+    "--small",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="A pass that writes fewer records ends the catch-up.",
+)
+@click.option(
+    "--quiet-for",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long nothing may have been written to the source, the writers being stopped.",
+)
+@click.option(
+    "--existing",
+    type=click.Choice(["refuse", "replace"]),
+    default="refuse",
+    show_default=True,
+    help="Of a sink that holds other records when the cutover begins: refuse it, or replace them (they are kept in a file).",
+)
+@click.option(
+    "--create/--no-create", default=None, help="Make the sink if it is not there.  [default: files yes, tables no]"
+)
+@click.option(
+    "--on-reject",
+    type=click.Choice(["stop", "continue"]),
+    default="stop",
+    show_default=True,
+    help="When records cannot travel: do not go on, or accept the loss.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=0, metavar="N", help="How many workers.  [default: cores]"
+)
+@click.option("--restart", is_flag=True, help="Begin anew, whatever has been done.")
+@click.option("--table-shape", metavar="LAYOUT", help="The shape of a table to be made.  [default: user_id/SK]")
+@_with("two stores", "common")
+def cutover(
+    source: str,
+    sink: str,
+    until: str | None,
+    delete_extra: bool | None,
+    max_delete: int,
+    small: int,
+    quiet_for: float,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Change from SOURCE to SINK, step by step: plan, copy, catch-up, delete, stop, final, proof, switch, tail.
+
+    Each step says what it does and why that is safe, and asks; the same command goes on behind the last step that was done, also after a kill.
+    The application goes on with SOURCE until you are told to stop it. Where nobody can be asked it ends behind --yes-until, with the command
+    that goes on.
+
+    \b
+    Example:  migrator cutover chat.db new.db --yes-until tail --quiet-for 1
+    Example:  migrator cutover chat.db "dynamodb://chat?region=eu-west-1" --create --delete-extra --max-delete 50
+    """
+    from migrator.console import Console
+    from migrator.cutting_over import Terms
+    from migrator.cutting_over import cutover as change
+
+    console = Console(as_json)
+    terms = Terms(until, delete_extra, max_delete, small, quiet_for)
+    agree = console.asks if console.is_attended else None
+    certificate = change(source, sink, _options(options), terms, agree, console)
+    console.certificate(certificate)
+    sys.exit(certificate.exit_code)
 
 
 @cli.command(epilog=_EPILOG)

@@ -18,6 +18,7 @@ import click
 
 from migrator import inspection_view
 from migrator.checkpoint import JobStatus
+from migrator.cutting_over import Certificate
 from migrator.errors import ConfigError
 from migrator.examination import Diagnosis, Examination
 from migrator.initial import NewStore
@@ -105,13 +106,39 @@ class Console:
         for line in _verdict(report):
             echo(harmless(line))
 
-    def failure(self, message: str, outcome: str, exit_code: int, report: Report | None = None) -> None:
+    def certificate(self, found: Certificate) -> None:
+        if self.as_json:
+            self._object(found.to_plain())
+            return
+        if found.digests:
+            columns = ("source_count", "sink_count", "missing", "mismatched", "extra")
+            rows = [[name, *(n(kind[c] or 0) for c in columns), kind["digest"]] for name, kind in found.digests.items()]
+            heads = ["kind", "in source", "in sink", "missing", "differing", "only in sink", "digest"]
+            echo()
+            echo(table(heads, rows, text=(0, 6)))
+        if found.deleted_file:
+            echo(f"deleted from the sink, and kept: {found.deleted_file} ({n(found.deleted)})")
+        for name, count in found.losses.get("final", {}).get("rejected", {}).items():
+            echo(
+                f"accepted: {n(count)} {harmless(name)} that could not travel: {found.losses['final']['rejects_file']}"
+            )
+        if found.error:
+            echo(harmless(found.error))
+        done = ", ".join(found.steps) or "nothing"
+        echo("done: all steps" if found.outcome == "done" else f"done so far: {done}")
+        for command in found.way_back:
+            echo(f"the way back: {harmless(command)}")
+        if found.goes_on:
+            echo(f"to go on: {harmless(found.goes_on)}")
+        echo(f"certificate: {found.state}/report.json")
+
+    def failure(self, message: str, outcome: str, exit_code: int, report: Report | Certificate | None = None) -> None:
         """An error that ended a command: one or two lines on stderr, and the report where there is one."""
         echo(f"error: {harmless(message)}", err=True)
         if self.as_json:
             plain = {"outcome": outcome, "exit_code": exit_code, "error": message}
             self._object(report.to_plain() if report is not None else plain)
-        elif not self.quiet and report is not None and any(kind.tally.read for kind in report.kinds.values()):
+        elif not self.quiet and isinstance(report, Report) and any(kind.tally.read for kind in report.kinds.values()):
             echo()
             echo(table(*_accounting(report)))
             echo(f"report: {report.state}/report.json")
@@ -128,9 +155,18 @@ class Console:
 
     def agrees(self, question: str, flag: str) -> bool:
         """Ask whoever sits there. Raises ConfigError where nobody does, naming the flag that answers."""
-        if not (is_terminal(sys.stderr) and sys.stdin is not None and sys.stdin.isatty()):
+        if not self.is_attended:
             raise ConfigError(f"nobody is there to be asked: {question} Say {flag}")
-        return click.confirm(question, err=True)
+        return self.asks(question)
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether somebody sits there who can be asked."""
+        return is_terminal(sys.stderr) and sys.stdin is not None and sys.stdin.isatty()
+
+    def asks(self, question: str) -> bool:
+        """Ask whoever sits there: yes or no."""
+        return click.confirm(harmless(question), err=True)
 
     def made(self, new: NewStore) -> None:
         if self.as_json:

@@ -8,7 +8,6 @@ again. Leaves the table on the screen to `console`.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import shlex
 import socket
@@ -27,7 +26,7 @@ from migrator.binding import reading
 from migrator.config import resolve
 from migrator.engine import WANTED_PARTITIONS
 from migrator.errors import ConfigError, MigratorError
-from migrator.luminoracore import Configuration, SortOfStore, StorageType, configuration
+from migrator.luminoracore import Advice, Configuration, SortOfStore, StorageType, advice, configuration
 from migrator.mapping_file import load_mapping
 from migrator.model import Address, Finding, counted
 from migrator.plan import DEFAULT_MAPPING, Store, look_at
@@ -84,17 +83,6 @@ class Diagnosis:
     def to_plain(self) -> dict[str, Any]:
         plain = asdict(self)
         return plain | {"reached": self.is_reached, "usable": self.is_usable, "persists": self.persists}
-
-
-@dataclass
-class Advice:
-    """The best store that works now, and the lines that configure it."""
-
-    store: str
-    address: str
-    environment: str
-    config: str
-    python: str
 
 
 @dataclass
@@ -443,16 +431,6 @@ def _advice(diagnoses: list[Diagnosis], folder: Path) -> Advice:
     good = [each for each in diagnoses if each.is_usable and each.persists and each.address and each.store in _TYPES]
     order = sorted(good, key=lambda each: (not each.is_active, each.store != "dynamodb", each.store != "sqlite"))
     best = next((each for each in order if each.is_active or each.store in ("dynamodb", "sqlite")), None)
-    if best is not None and best.store == "dynamodb":
-        address = resolve(best.address)
-        table, region = address.name, address.options.get("region", "eu-west-1")
-        return Advice(
-            "dynamodb",
-            best.address,
-            f"export LUMINORA_STORAGE_TYPE=dynamodb_flexible LUMINORA_DYNAMODB_TABLE={table} LUMINORA_DYNAMODB_REGION={region}",
-            f'{{"storage": {{"type": "dynamodb_flexible", "dynamodb": {{"table_name": "{table}", "region": "{region}"}}}}}}',
-            f'FlexibleDynamoDBStorageV11(table_name="{table}", region_name="{region}")',
-        )
     if best is not None and best.store not in ("sqlite", "dynamodb"):
         return Advice(
             best.store,
@@ -461,14 +439,9 @@ def _advice(diagnoses: list[Diagnosis], folder: Path) -> Advice:
             f'{{"storage": {{"type": "{_TYPES[best.store]}"}}}}',
             "",
         )
-    path = resolve(best.address).name if best is not None else _free_file(folder)
-    return Advice(
-        "sqlite",
-        f"sqlite:///{path}",
-        f"export LUMINORA_STORAGE_TYPE=sqlite_flexible LUMINORA_SQLITE_PATH={shlex.quote(path)}",
-        f'{{"storage": {{"type": "sqlite_flexible", "sqlite": {{"database_path": {_quoted(path)}}}}}}}',
-        f"FlexibleSQLiteStorageV11(database_path={_quoted(path)})",
-    )
+    found = advice(resolve(best.address) if best is not None else resolve(f"sqlite:///{_free_file(folder)}"))
+    assert found is not None
+    return found
 
 
 def _free_file(folder: Path) -> str:
@@ -477,7 +450,3 @@ def _free_file(folder: Path) -> str:
     return str(
         next((folder / name for name in names if not (folder / name).exists()), folder / "luminora.db").absolute()
     )
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

@@ -1,17 +1,19 @@
 """LuminoraCore's own configuration: what `luminora_config.json` and the LUMINORA_* variables say, and what LuminoraCore makes of it.
 
-Plain data out of fact sheet 8; never a password's value. Leaves addresses to `config`, and what to do about it to whoever asks.
+Plain data out of fact sheet 8; never a password's value. `advice` is the way back: the lines that configure a store. Leaves addresses to `config`, and what to do about it to whoever asks.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from migrator.errors import ConfigError
+from migrator.model import Address
 
 FILE = "luminora_config.json"
 TYPE_VARIABLE = "LUMINORA_STORAGE_TYPE"
@@ -78,6 +80,17 @@ class Configuration:
     types: tuple[StorageType, ...]
     stores: Mapping[str, SortOfStore]
     unread: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A store, and the lines that make LuminoraCore use it: variables, `luminora_config.json`, Python."""
+
+    store: str
+    address: str
+    environment: str
+    config: str
+    python: str
 
 
 @dataclass(frozen=True)
@@ -240,3 +253,26 @@ def _type_of_variable(value: str | None) -> StorageType:
         words = f"LuminoraCore does not know the word and silently takes in_memory; it accepts {', '.join(_TYPES)}"
         return StorageType(told, "in_memory", words)
     return StorageType(told, _TYPES[value], _SORTS["postgresql"].words if _TYPES[value] is None else "")
+
+
+def advice(address: Address) -> Advice | None:
+    """How LuminoraCore is told to use a store; None where it cannot (fact sheet 8)."""
+    if address.store == "dynamodb":
+        table, region = address.name, address.options.get("region", "eu-west-1")
+        return Advice(
+            "dynamodb",
+            address.text,
+            f"export LUMINORA_STORAGE_TYPE=dynamodb_flexible LUMINORA_DYNAMODB_TABLE={table} LUMINORA_DYNAMODB_REGION={region}",
+            f'{{"storage": {{"type": "dynamodb_flexible", "dynamodb": {{"table_name": "{table}", "region": "{region}"}}}}}}',
+            f'FlexibleDynamoDBStorageV11(table_name="{table}", region_name="{region}")',
+        )
+    if address.store == "sql":
+        path = json.dumps(address.name, ensure_ascii=False)
+        return Advice(
+            "sqlite",
+            f"sqlite:///{address.name}",
+            f"export LUMINORA_STORAGE_TYPE=sqlite_flexible LUMINORA_SQLITE_PATH={shlex.quote(address.name)}",
+            f'{{"storage": {{"type": "sqlite_flexible", "sqlite": {{"database_path": {path}}}}}}}',
+            f"FlexibleSQLiteStorageV11(database_path={path})",
+        )
+    return None

@@ -148,9 +148,10 @@ class DifferenceFinder:
         scratch: Path,
         all_buckets: bool = False,
         may_stay: Callable[[Row, Row], bool] = lambda expected, held: False,
+        take_extra: Callable[[Row], None] = lambda held: None,
     ) -> None:
-        """`may_stay`: whether what the sink holds in place of an expected row is right as well."""
-        self.pair, self.reader, self.may_stay = pair, pair.reader, may_stay
+        """`may_stay`: whether what the sink holds in place of an expected row is right as well. `take_extra` is given each extra row as it is held."""
+        self.pair, self.reader, self.may_stay, self.take_extra = pair, pair.reader, may_stay, take_extra
         self.all_buckets = all_buckets
         self.path = scratch / "compare.sqlite"
 
@@ -236,7 +237,9 @@ class DifferenceFinder:
             else:
                 yield Difference(kind, "missing", words)
         for entry in held:
-            yield Difference(kind, "extra", words, place=_unpacked(kind, entry[3]).place, is_double=bool(wanted))
+            extra = _unpacked(kind, entry[3])
+            self.take_extra(extra)
+            yield Difference(kind, "extra", words, place=extra.place, is_double=bool(wanted))
 
 
 def _count(proof: KindProof, difference: Difference) -> None:

@@ -113,6 +113,8 @@ class Report:
     duplicates_file: str | None = None
     replaced_file: str | None = None
     differences_file: str | None = None
+    deleted: int = 0
+    deleted_file: str | None = None
     foreign: int = 0
     foreign_seen: list[str] = field(default_factory=list)
     ghosts: int = 0

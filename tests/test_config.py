@@ -128,7 +128,7 @@ def test_a_table_as_it_is_shown_means_the_same_table(text: str) -> None:
         ("sqlite:///", "the name of a file is missing"),
         ("sqlite:///data/", "the name of a file is missing"),
         ("sqlite:///:memory:", "a SQLite database in memory"),
-        ("sqlite:///chat.db?mode=ro", "has no options; use sqlite:///chat.db"),
+        ("sqlite:///chat.db?mode=ro", "has no option but ?tz=ZONE; use sqlite:///chat.db"),
         ("json:", "the name of a file is missing"),
         ("json://chat.json", "written without slashes, json:chat.json"),
         ("jsonl://", "written without slashes, jsonl:chat.jsonl"),
