@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb_values import HASH_BYTES, ITEM_BYTES, RANGE_BYTES, item_size, to_item
+from migrator.adapters.dynamodb_values import HASH_BYTES, ITEM_BYTES, RANGE_BYTES, check_item, item_size, to_item
 from migrator.binding import reading
 from migrator.engine import WANTED_PARTITIONS
 from migrator.errors import ConfigError, RecordError
@@ -276,10 +276,10 @@ class _Scale:
     def weigh(self, row: Row) -> tuple[int, list[tuple[str, int, int]]]:
         """The bytes of the item, and of each attribute of its key name, bytes and limit. Raises RecordError where there is no such item."""
         item = to_item(self.layout.write(row if self.is_own else self.layout.fit(row)))
+        check_item(item, self.layout.key, self.layout.index)
         keys = [
             (f"key {name}", len(item[name]["S"].encode()), limit)
             for name, limit in zip(self.layout.key, (HASH_BYTES, RANGE_BYTES))
-            if isinstance(item.get(name, {}).get("S"), str)
         ]
         return item_size(item), keys
 

@@ -29,7 +29,10 @@ def show(found: Inspection) -> None:
         )
         _sizes(found)
     _users(found)
-    for title, name in (("near a limit of DynamoDB", "near"), ("LuminoraCore does not find", "unfound_why")):
+    for title, name in (
+        ("near a limit of DynamoDB, or over it", "near"),
+        ("LuminoraCore does not find", "unfound_why"),
+    ):
         _named(title, name, found)
     _secrets(found)
     _samples(found)
@@ -143,7 +146,7 @@ def _named(title: str, name: str, found: Inspection) -> None:
     if not findings:
         return
     echo()
-    echo(f"{title}, as {found.measured_as} counts" if name == "near" else title)
+    echo(f"{title}, in a table of the shape {found.measured_as}" if name == "near" else title)
     for kind, words, named in findings:
         echo(f"  {n(named.count)} {kind}: {harmless(words)}")
         for each in named.some:

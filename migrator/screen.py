@@ -210,7 +210,8 @@ def _progress_words(doing: str, done: int, total: int | None, seconds: float) ->
         yield f" {min(100, 100 * done // total)} %"
     yield f": {done:,}"
     yield f" of ~{max(total, done):,} records" if total else " records"
-    yield f", {rate:,.0f} a second"
+    if done:
+        yield f", {rate:,.0f} a second"
     if total and total > done and rate:
         yield f", ~{(total - done) / rate:,.0f} s left"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from migrator.values import Value, from_json
 
@@ -43,7 +44,12 @@ _LONGEST = 8 << 20  # characters of a JSON text inside a field that is looked in
 
 def is_secret_name(name: str) -> bool:
     """Whether what is kept under this name is a secret: `api_key`, `apiKey`, `refresh_token`, `db_password`; not `max_tokens`."""
-    words = [word.lower() for word in _WORD.findall(name[:100])]
+    return _is_secret_name(name[:100])
+
+
+@lru_cache(4096)  # the same few names in every record
+def _is_secret_name(name: str) -> bool:
+    words = [word.lower() for word in _WORD.findall(name)]
     if not words:
         return False
     return words[-1] in _ALONE or (words[-1] == "key" and len(words) > 1 and words[-2] in _BEFORE_KEY)
@@ -108,4 +114,9 @@ def _json_of(text: str) -> Value:
 
 
 def _shown(name: str) -> str:
+    return _shown_short(name) if len(name) <= 40 else "*"
+
+
+@lru_cache(4096)
+def _shown_short(name: str) -> str:
     return name if _NAME.fullmatch(name) and hidden(name) == name else "*"

@@ -152,14 +152,28 @@ def test_records_near_a_limit_of_dynamodb_are_named_and_those_over_it(capfd: pyt
     )
     near = migrator.inspect(path).kinds["fact"].near
     assert {name: named.count for name, named in near.items()} == {
-        "item: 409,600 bytes": 2,
+        "item: 409,600 bytes": 1,
+        "no table can hold it": 1,
         "key SK: 1,024 bytes": 1,
         "key user_id: 2,048 bytes": 1,
     }
     assert "key=boss_1: 330," in near["item: 409,600 bytes"].some[0]
+    (over,) = near["no table can hold it"].some
+    assert over.startswith("fact user_id=ana2 category=work key=boss_2: its item takes 500,1")
     out = run(capfd, "inspect", str(path))[1]
-    assert "2 fact: item: 409,600 bytes" in out and "vvv" not in out
+    assert "1 fact: item: 409,600 bytes" in out and "vvv" not in out
     assert out.rstrip().endswith("4 near a limit")
+
+
+def test_what_no_table_can_hold_is_told_with_the_reason() -> None:
+    """H24: an empty key; and text that no store of ours can write does not stop the look."""
+    path = lines_file([fact(0, user_id=""), fact(1)])
+    with path.open("a") as file:
+        file.write(json.dumps(fact(2, value="\ud800")) + "\n")
+    found = migrator.inspect(path, sample=5)
+    kind = found.kinds["fact"]
+    assert kind.count == 2 and sum(each.rejected for each in found.kinds.values()) == 1
+    assert kind.near["no table can hold it"].some[0].endswith("the key attribute user_id is empty")
 
 
 def test_a_store_that_no_table_could_take_is_not_measured_as_one(tmp_path: Path) -> None:
@@ -290,6 +304,12 @@ def test_no_part_of_a_secret_is_ever_said(capfd: pytest.CaptureFixture[str]) -> 
     assert "a1B2" not in said and "sk-proj" not in said
     assert "what looks like a secret" in said and "key=(secret)" in said
     assert "ana (secret)" in hidden(f"ana {KEY}")
+
+
+def test_places_of_secrets_are_counted_together_where_there_are_too_many_to_name() -> None:
+    lines_file([fact(0, value=json.dumps({f"field_{number}": {"token": "abcd1234"} for number in range(400)}))])
+    secrets = migrator.inspect("x.jsonl").kinds["fact"].secrets
+    assert sum(secrets.values()) == 400 and len(secrets) == 51 and secrets["other fields"] == 350
 
 
 def test_secrets_of_the_sample_are_counted(capfd: pytest.CaptureFixture[str]) -> None:
