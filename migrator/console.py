@@ -180,8 +180,8 @@ class Console:
         if self.as_json:
             self._object(found.to_plain())
             return
-        well = "what is configured keeps what the chat saves"
-        ill = "what is configured does not keep what the chat saves"
+        what = "what is configured" if found.advice else "what is named here"
+        well, ill = f"{what} keeps what the chat saves", f"{what} does not keep what the chat saves"
         if self.quiet:
             echo(well if found.is_well else ill)
             return
