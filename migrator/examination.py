@@ -269,7 +269,7 @@ def _configured(
         diagnosis.findings.append(Finding("address", "fault", str(exc), f"correct {by}"))
         return diagnosis
     diagnosis.address = address.text
-    _examine(diagnosis, address, is_probed and is_active)
+    _examine(diagnosis, address, is_probed and is_active, sort)
     return diagnosis
 
 
@@ -285,8 +285,8 @@ def _without_address(name: str, sort: SortOfStore, is_active: bool) -> Diagnosis
     return Diagnosis(name, "", "nobody", findings=[Finding("address", "note", sort.words or "not configured")])
 
 
-def _examine(diagnosis: Diagnosis, address: Address, is_probed: bool = False) -> None:
-    """The adapter's ladder, the layout, and what is there."""
+def _examine(diagnosis: Diagnosis, address: Address, is_probed: bool = False, sort: SortOfStore | None = None) -> None:
+    """The adapter's ladder, the layout, and what is there. `sort`: what else is configured of the store."""
     adapter = adapter_for(address.store)
     layout = load_mapping(DEFAULT_MAPPING).layout_for(address.store, None)
     diagnosis.findings += _package(diagnosis.store)
@@ -308,6 +308,7 @@ def _examine(diagnosis: Diagnosis, address: Address, is_probed: bool = False) ->
         )
         return
     diagnosis.findings += _what_is_found(store)
+    diagnosis.findings += _of_the_key_names(sort, store)
     diagnosis.findings += leftovers(store)
     if is_probed and diagnosis.is_usable:
         diagnosis.findings += probe(store, mapping)
@@ -353,6 +354,20 @@ def _what_is_found(store: Store) -> Iterator[Finding]:
         yield Finding("layout", "note", f"{store.layout.id}: all is found again but {', '.join(later)}")
     else:
         yield Finding("layout", "well", f"{store.layout.id}: LuminoraCore finds again what it writes")
+
+
+def _of_the_key_names(sort: SortOfStore | None, store: Store) -> Iterator[Finding]:
+    """LuminoraCore takes the names it is told before those that the table has (fact sheet 2.10): a wrong one, and every call fails."""
+    if sort is None or store.shape is None:
+        return
+    for key, actual in zip(("hash_key", "range_key"), store.shape.key, strict=False):
+        item = sort.items.get(key)
+        if item is not None and item.told and item.told[0].value != actual:
+            told = item.told[0]
+            mend = f"unset {told.by}" if told.by == item.variable else f'"{key}": "{actual}" in luminora_config.json'
+            yield Finding(
+                "keys", "fault", f"{told.by} says {told.value}, and the table has {actual}: every call fails", mend
+            )
 
 
 def _look_through(diagnosis: Diagnosis, store: Store) -> None:

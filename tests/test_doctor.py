@@ -155,6 +155,7 @@ BROKEN: list[tuple[str, Callable[[aws.Cloud, pytest.MonkeyPatch], object], str, 
     ("PK/SK (L1, B9)", lambda c, m: _keyed(c, "PK", "SK"), "layout", "does not find again what it writes of .*fact", "^migrator init ", lambda c, m: _keyed(c, "user_id", "SK")),
     ("an index without a range key", lambda c, m: _change(c, GlobalSecondaryIndexes=[INDEX | {"KeySchema": INDEX["KeySchema"][:1]}]), "index", "GSI1 has no range key", '"Delete": {"IndexName": "GSI1"}', lambda c, m: _change(c, GlobalSecondaryIndexes=[])),
     ("an index that lacks fields", lambda c, m: _change(c, GlobalSecondaryIndexes=[INDEX | {"Projection": {"ProjectionType": "KEYS_ONLY"}}]), "index", "GSI1 projects KEYS_ONLY", "Delete", lambda c, m: _change(c, GlobalSecondaryIndexes=[])),
+    ("another hash key in the configuration", lambda c, m: m.setenv("LUMINORA_DYNAMODB_HASH_KEY", "PK"), "keys", "LUMINORA_DYNAMODB_HASH_KEY says PK, and the table has user_id", "^unset LUMINORA_DYNAMODB_HASH_KEY$", None),
     ("nobody at the endpoint", lambda c, m: m.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://127.0.0.1:{_free_port()}"), "endpoint", "nothing answers at http://127.0.0.1", "^unset AWS_ENDPOINT_URL_DYNAMODB", lambda c, m: m.setenv("AWS_ENDPOINT_URL_DYNAMODB", c.endpoint)),
 ]  # fmt: skip
 
