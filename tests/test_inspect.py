@@ -376,7 +376,7 @@ def test_quiet_leaves_errors_and_the_last_line(capfd: pytest.CaptureFixture[str]
         ("inspect", "chat.db"): "581 records, 164.8 KB; 30 secrets\n",
         ("migrate", "chat.db", "x.jsonl"): "done, proven by digest",
         ("verify", "chat.db", "x.jsonl"): "done, proven by digest",
-        ("doctor", "chat.db"): "what is configured",
+        ("doctor", "chat.db"): "what is named here keeps what the chat saves\n",
     }
     for command, words in commands.items():
         _, out, err = run(capfd, *command, "--quiet")
