@@ -166,7 +166,10 @@ class Console:
 
     def asks(self, question: str) -> bool:
         """Ask whoever sits there: yes or no."""
-        return click.confirm(harmless(question), err=True)
+        try:
+            return click.confirm(harmless(question), err=True)
+        except click.Abort:  # Ctrl-C, or the end of what was typed
+            raise KeyboardInterrupt from None
 
     def made(self, new: NewStore) -> None:
         if self.as_json:

@@ -144,8 +144,8 @@ class Certificate:
     """What a cutover has done and proved, and what it remembers to go on: `report.json` of its folder.
 
     steps: by name, with the moment it was `finished` and its figures; a step that is missing is still to be done. passes: every run, with its id.
-    digests: both sides' at the end of the final pass, by kind. losses: what the plan foretold, and what it came to. deleted: records deleted
-    from the sink. goes_on: the command for the next step. way_back: commands, for after the switch. Times are ISO 8601 in UTC.
+    digests: both sides' at the end of the final pass, by kind. losses: what the plan foretold, and what it came to. deleted: records
+    in `deleted_file`, and so deleted from the sink. goes_on: the command for the next step. way_back: commands, for after the switch. Times are ISO 8601 in UTC.
     """
 
     source: str
@@ -165,6 +165,7 @@ class Certificate:
     losses: dict[str, Any] = field(default_factory=dict)
     deleted: int = 0
     deleted_file: str | None = None
+    replaced_files: list[str] = field(default_factory=list)
     switch: dict[str, str] | None = None
     way_back: list[str] = field(default_factory=list)
     outcome: str = "failed"
@@ -267,7 +268,7 @@ class _Cutover:
                 raise ConfigError(f"{path}: written by another version of migrator; --restart begins the cutover anew")
         if found is not None:
             self.show.say(f"going on from {path}: {', '.join(found.steps) or 'nothing'} done")
-            found.error = None
+            found.error = found.goes_on = None
             return found
         self.show.say(f"a new cutover, remembered in {path}")
         return Certificate(
@@ -496,7 +497,10 @@ class _Cutover:
             self.show.say(
                 f"{counted(counts['kept'])} changed at the source since, and left as the sink holds them; they are in {path}"
             )
-        return {"brought": counts["written"], "left_as_the_sink_holds_them": counts["kept"]}
+        if counts["rejected"]:
+            self.show.say(f"{counted(counts['rejected'])} of it cannot travel: {report.rejects_file}")
+        names = {"written": "brought", "kept": "left_as_the_sink_holds_them", "rejected": "rejected"}
+        return {words: counts[name] for name, words in names.items()}
 
     def _pass(self, step: str, restart: bool = False) -> Report:
         """One copy of the source as it is now over the sink, which nobody uses yet."""
@@ -505,8 +509,8 @@ class _Cutover:
         counts = _counts(report)
         words = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "written")
         self.show.say(f"{step}: {words}")
-        if report.outcome == "failed":
-            raise ConfigError(report.error or "the pass failed")
+        # A job's folder puts by what earlier passes replaced: the names of now are those that stay.
+        self.certificate.replaced_files = sorted(map(str, Path(report.state).glob("replaced*.jsonl")))
         return report
 
     def _extras(self, step: str) -> Report | None:
@@ -520,9 +524,10 @@ class _Cutover:
             Deletion(run, self.terms.max_delete if asked else None).go()
         report = run.report
         self._note(step, report)
-        self.certificate.deleted += report.deleted
-        self.certificate.deleted_file = report.deleted_file or self.certificate.deleted_file
-        self._save()
+        if report.deleted_file:  # also of a run that was killed between keeping a record and counting it
+            with Path(report.deleted_file).open("rb") as lines:
+                self.certificate.deleted, self.certificate.deleted_file = sum(1 for _ in lines), report.deleted_file
+            self._save()
         return report
 
     def _must_be_quiet(self, since: str) -> None:

@@ -95,6 +95,7 @@ def test_what_comes_changes_and_goes_meanwhile_comes_changes_and_goes_in_the_sin
     assert found.deleted == 3
     assert {line["record"]["key"] for line in lines_of(found.deleted_file)} == {"key-3", "key-4", "key-5"}
     assert Path(str(found.deleted_file)).stat().st_mode & 0o777 == 0o600
+    assert [line["record"]["value"] for path in found.replaced_files for line in lines_of(path)] == ["v 6", "v 7"]
     assert found.steps["catch-up"]["written"] == [3]  # one new, two changed
     migrated = migrator.verify(chat, sink)
     assert (migrated.outcome, migrated.proven) == ("done", "digest")
@@ -158,6 +159,31 @@ def test_each_step_is_asked_for_and_no_means_not_yet(chat: Path, tmp_path: Path)
     found = migrator.cutover(chat, tmp_path / "new.db", None, Terms(**AT_ONCE), agree)
     assert (found.outcome, list(found.steps)) == ("waiting", ["plan", "copy", "catch-up", "delete"])
     assert "STOP THE WRITERS" in asked[-1]
+
+
+def test_an_interruption_at_a_question_is_one_and_what_was_done_stays_done(chat: Path, tmp_path: Path) -> None:
+    def agree(question: str) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        migrator.cutover(chat, tmp_path / "new.db", None, Terms("copy", **AT_ONCE), agree)
+    found = cut(chat, tmp_path / "new.db", "copy")
+    assert (found.outcome, list(found.steps), len(found.passes)) == ("waiting", ["plan", "copy"], 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: Terms("later"), "no step"),
+        (lambda: Terms(max_delete=3), "--delete-extra"),
+        (lambda: Terms(quiet_for=-1.0), "less than 0"),
+        (lambda: migrator.cutover("chat.db", "new.db", Options(existing="keep")), "refuse or replace"),
+        (lambda: migrator.cutover("chat.db", "new.db", Options(user="ana")), "leave user out"),
+    ],
+)
+def test_what_a_cutover_cannot_mean_is_refused(wrong: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        wrong()
 
 
 def test_the_command_line_knows_the_steps() -> None:
@@ -429,6 +455,7 @@ def test_killed_in_each_of_its_steps_and_resumed_it_ends_as_if_it_had_not_been(
             list(STEPS),
             True,
         )
+        assert certificate["deleted"] == 3
         assert sorted(line["record"]["key"] for line in lines_of(certificate["deleted_file"])) == [
             "key-3",
             "key-4",
