@@ -308,7 +308,7 @@ def _diagnoses(diagnoses: Sequence[Diagnosis]) -> tuple[list[str], list[list[str
                 "-" if nobody else _yes(each.is_reached),
                 "-" if nobody else _yes(each.is_usable),
                 held + (f", {each.newest[:16]}" if each.newest else ""),
-                _yes(each.persists),
+                "-" if nobody else _yes(each.persists),
             ]
         )
     return heads, rows
@@ -449,7 +449,7 @@ def _verdict(report: Report) -> Iterator[str]:
         yield from (f"  {each}" for each in report.unreadable_seen)
     yield _proof_words(report)
     if report.mend:
-        yield f"to mend the sink: {report.mend}"
+        yield f"to make the sink as the source is now, over what is newer in it too: {report.mend}"
     if report.state:
         yield f"report: {report.state}/report.json"
 

@@ -312,7 +312,20 @@ class _Cutover:
             done[step.name] = {"finished": now_words(), **figures}
             self._save()
         self.certificate.goes_on = None
-        self.certificate.end("done")
+        left = done["tail"].get("left_as_the_sink_holds_them", 0)
+        if left:
+            self.certificate.end(
+                "differences",
+                f"{counted(left)} changed at the source behind the final pass, and left as the sink holds them. To take those that are newer: "
+                + self._taking_newer(str(done["tail"]["arrived_file"])),
+            )
+        else:
+            self.certificate.end("done")
+
+    def _taking_newer(self, path: str) -> str:
+        sink = self.plan.sink.address
+        there = sink if "tz" in sink.options else in_zone(sink, "local")
+        return shlex.join(["migrator", "migrate", f"jsonl:{path}?tz=local", there.text, "--existing", "newer"])
 
     def _may(self, step: Step) -> bool:
         until = self.terms.until
@@ -321,6 +334,14 @@ class _Cutover:
         return self.agree is not None and self.agree(step.question)
 
     def _plan(self) -> dict[str, Any]:
+        sink = self.plan.sink
+        if sink.layout.store in ("json", "jsonl") and not sink.layout.map:
+            raise ConfigError(
+                f"cutover: no application keeps its records in {sink.address.text}; that is a copy: migrator migrate makes it"
+            )
+        if sink.local_file is not None and not Path(sink.local_file).parent.is_dir():
+            folder = shlex.quote(str(Path(sink.local_file).parent))
+            raise ConfigError(f"{sink.address.text}: its folder is not there; make it first: mkdir -p {folder}")
         empty = self._sink_is_empty()
         report = commands.migrate(
             *self.texts, replace(self.passing, dry_run=True, existing=self.options.existing), self.show
@@ -452,7 +473,15 @@ class _Cutover:
         lines = [("the sink", certificate.sink_at)]
         if found:
             lines += [("variables", found.environment), ("file", found.config), ("Python", found.python)]
-        self.show.plan([*lines, *(("way back", command) for command in certificate.way_back)])
+        self.show.plan(
+            [
+                *lines,
+                *(
+                    ("way back", f"{command} (what is deleted in the sink after the switch comes back with it)")
+                    for command in certificate.way_back
+                ),
+            ]
+        )
         return {}
 
     def _tail(self) -> dict[str, Any]:
@@ -592,6 +621,7 @@ class _Cutover:
             )
 
     def _end(self, report: Report, words: str, outcome: str = "differences") -> None:
+        self.certificate.goes_on = None  # the words say what is to be decided first
         self.certificate.end(outcome, words)
         raise _Ends
 

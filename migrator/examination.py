@@ -22,6 +22,7 @@ from typing import Any
 
 from migrator.adapters import adapter_for
 from migrator.adapters.base import Reader, Setting, Source
+from migrator.adapters.mending import another_table
 from migrator.binding import reading
 from migrator.config import resolve
 from migrator.engine import WANTED_PARTITIONS
@@ -254,7 +255,7 @@ def _configured(
         diagnosis.findings += _elsewhere(name, str(values["host"]), str(values["port"]))
         return diagnosis
     text = (
-        f"sqlite:///{values['database_path']}"
+        f"sqlite:///{str(values['database_path']).replace('%', '%25').replace('?', '%3F')}"  # there it is a path, and no address
         if name == "sqlite"
         else f"dynamodb://{values['table_name']}?region={values['region']}"
     )
@@ -291,9 +292,20 @@ def _examine(diagnosis: Diagnosis, address: Address, is_probed: bool = False, so
     layout = load_mapping(DEFAULT_MAPPING).layout_for(address.store, None)
     diagnosis.findings += _package(diagnosis.store)
     diagnosis.findings += adapter.ladder(address, layout)
+    if address.store == "jsonl":
+        mend = f"migrator migrate {shlex.quote(address.text)} luminora.db"
+        diagnosis.findings.append(
+            Finding("application", "fault", "LuminoraCore keeps nothing in JSON Lines: this is a copy", mend)
+        )
+        return
     if not diagnosis.is_reached or any(
         each.what in ("table", "file") and each.verdict != "well" for each in diagnosis.findings
     ):
+        if is_probed:
+            mend = f"migrator init {shlex.quote(address.text)} --yes"
+            diagnosis.findings.append(
+                Finding("probe", "fault", "not made: there is nothing yet that could be probed", mend)
+            )
         return
     try:
         store, mapping = look_at(address.text)
@@ -342,14 +354,9 @@ def _what_is_found(store: Store) -> Iterator[Finding]:
     if store.layout.problem:
         later, losing = {"": store.layout.problem}, [""]
     if losing:
-        name, region = store.address.name, store.address.options.get("region", "eu-west-1")
         seen = f"LuminoraCore does not find again what it writes of {', '.join(losing)}: {later[losing[0]]}"
-        yield Finding(
-            "layout",
-            "fault",
-            seen,
-            f'migrator init "dynamodb://{name}-2?region={region}" --yes && migrator migrate "{store.address.text}" "dynamodb://{name}-2?region={region}"',
-        )
+        is_filled = store.shape is not None and bool(store.shape.sample)
+        yield Finding("layout", "fault", seen, another_table(store.address, is_filled))
     elif later:
         yield Finding("layout", "note", f"{store.layout.id}: all is found again but {', '.join(later)}")
     else:

@@ -205,7 +205,11 @@ def _storage(path: Path) -> dict[str, Any]:
     """The one table of the file; one that is no table says nothing."""
     try:
         storage = json.loads(path.read_text("utf-8"))["storage"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
+    except OSError as exc:
+        raise ConfigError(
+            f"{path}: cannot be read: {exc.strerror}; give this user the right to, or write the address out"
+        ) from exc
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise ConfigError(
             f'{path}: not a LuminoraCore configuration ({{"storage": {{"type": …}}}}): mend it, or write the address out'
         ) from exc
@@ -225,7 +229,8 @@ def _sort_of_store(
             told.append(Told(SET if key in _SECRET else text, f"{path}: storage.{sort.section}.{key}"))
         if variable is not None and environ.get(variable):
             told.append(Told(SET if key in _SECRET else environ[variable], variable))
-        is_null = key in section and section[key] is None
+        # A section that is null as a whole is no better: LuminoraCore asks it for its keys.
+        is_null = (section[key] is None) if key in section else (sort.section in storage and held is None)
         items[key] = Item(key, variable, default, key in _SECRET, is_null, tuple(told))
     return SortOfStore(name, items, sort.words)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shlex
 import signal
 import sqlite3
@@ -357,7 +358,10 @@ def test_the_tail_brings_what_arrived_and_never_writes_over_the_application(chat
     )
     change(chat, add("late"), CHANGED, "DELETE FROM facts WHERE key = 'key-1'")
     found = cut(chat, sink)
-    assert found.outcome == "done"
+    assert (found.outcome, found.exit_code) == ("differences", 4)  # two are left behind, and the last word says so
+    assert re.search(
+        r"2 records changed at the source .* migrator migrate .*arrived.jsonl.* --existing newer", str(found.error)
+    )
     tail = found.steps["tail"]
     assert (tail["arrived"], tail["gone"], tail["brought"], tail["left_as_the_sink_holds_them"]) == (
         {"fact": 3},
@@ -382,13 +386,12 @@ def test_beginning_anew_behind_the_switch_overwrites_nothing(chat: Path, tmp_pat
     assert rows(sink) == before
 
 
-def test_into_a_file_that_is_replaced_whole(chat: Path, tmp_path: Path) -> None:
-    sink = tmp_path / "new.jsonl"
-    cut(chat, sink, "copy")
-    change(chat, add("more"), CHANGED, DELETED)
-    found = cut(chat, sink, delete_extra=True, max_delete=0)
-    assert (found.outcome, found.steps["proof"]["proven"]) == ("done", "digest")
-    assert migrator.verify(chat, sink).proven == "digest"
+def test_a_copy_is_no_store_that_an_application_could_be_cut_over_to(chat: Path, tmp_path: Path) -> None:
+    for name in ("new.jsonl", "new.json"):
+        with pytest.raises(ConfigError, match="no application keeps its records in .* migrator migrate makes it"):
+            cut(chat, tmp_path / name, "plan")
+    with pytest.raises(ConfigError, match="mkdir -p"):
+        cut(chat, tmp_path / "no" / "folder" / "new.db", "plan")
 
 
 # Killed ----------------------------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ BROKEN: list[tuple[str, Callable[[aws.Cloud, pytest.MonkeyPatch], object], str, 
     ("only a hash key", lambda c, m: _keyed(c, "session_id"), "keys", "only a hash, session_id", "^migrator init ", lambda c, m: _keyed(c, "user_id", "SK")),
     ("a number as key", lambda c, m: _keyed(c, "user_id", "SK", SK="N"), "keys", "SK has type N", "^migrator init ", lambda c, m: _keyed(c, "user_id", "SK")),
     ("id/created_at", lambda c, m: _keyed(c, "id", "created_at"), "keys", "created_at, which LuminoraCore overwrites", "^migrator init ", lambda c, m: _keyed(c, "user_id", "SK")),
-    ("session_id/timestamp (L3)", lambda c, m: _keyed(c, "session_id", "timestamp"), "layout", "does not find again what it writes of .*fact", "^migrator init .* && migrator migrate", lambda c, m: _keyed(c, "user_id", "SK")),
+    ("session_id/timestamp (L3)", lambda c, m: _keyed(c, "session_id", "timestamp"), "layout", "does not find again what it writes of .*fact", "^migrator init .*-2.* --yes && export LUMINORA_DYNAMODB_TABLE=luminora-sessions-2$", lambda c, m: _keyed(c, "user_id", "SK")),
     ("PK/SK (L1, B9)", lambda c, m: _keyed(c, "PK", "SK"), "layout", "does not find again what it writes of .*fact", "^migrator init ", lambda c, m: _keyed(c, "user_id", "SK")),
     ("an index without a range key", lambda c, m: _change(c, GlobalSecondaryIndexes=[INDEX | {"KeySchema": INDEX["KeySchema"][:1]}]), "index", "GSI1 has no range key", '"Delete": {"IndexName": "GSI1"}', lambda c, m: _change(c, GlobalSecondaryIndexes=[])),
     ("an index that lacks fields", lambda c, m: _change(c, GlobalSecondaryIndexes=[INDEX | {"Projection": {"ProjectionType": "KEYS_ONLY"}}]), "index", "GSI1 projects KEYS_ONLY", "Delete", lambda c, m: _change(c, GlobalSecondaryIndexes=[])),
@@ -302,10 +302,12 @@ def test_a_broken_file_is_named_with_the_line_that_mends_it(
     assert re.search(seen, fault.seen), fault
     assert re.search(line, fault.mend), fault
     assert (chat.read_bytes() if chat.is_file() else None) == before
-    if "sqlite3" in fault.mend and shutil.which("sqlite3") is None:
-        shutil.copy(DATA / "chat.db", chat)  # where its own tool is not installed, an older copy mends it
-    else:
-        do(fault.mend, monkeypatch)
+    do(fault.mend, monkeypatch)
+    if (
+        "sqlite3" in fault.mend and not commands.doctor().is_well
+    ):  # its own tool is not there, or reads nothing: then a copy mends it
+        assert chat.read_bytes() == before
+        shutil.copy(DATA / "chat.db", chat)
     assert faults(commands.doctor()) == []
     assert commands.doctor().is_well
 
@@ -325,6 +327,54 @@ def test_a_lock_is_named_with_the_process_that_holds_it(chat: Path, monkeypatch:
             assert fault.mend.startswith(f"end process {holder.pid} (")
         holder.kill()
     assert commands.doctor().is_well
+
+
+def test_what_a_salvage_reads_nothing_of_stays_where_it_is(chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every sqlite3 can recover: an empty file must not take the place of a broken one."""
+    _corrupt(chat)
+    before = chat.read_bytes()
+    fault = faults(commands.doctor())[0]
+    assert "***" not in fault.seen
+    tools = chat.parent / "bin"
+    tools.mkdir()
+    (tools / "sqlite3").write_text("#!/bin/sh\nexit 1\n")
+    (tools / "sqlite3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    do(fault.mend, monkeypatch)
+    assert chat.read_bytes() == before
+    assert not commands.doctor().is_well
+
+
+def test_a_link_is_as_good_as_what_it_leads_to(chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, well in (("nowhere/x.db", False), ("chat.db", True)):
+        link = chat.parent / "link.db"
+        link.unlink(missing_ok=True)
+        link.symlink_to(chat.parent / name)
+        monkeypatch.setenv("LUMINORA_SQLITE_PATH", str(link))
+        assert commands.doctor().is_well == well
+    os.mkfifo(chat.parent / "pipe.db")
+    monkeypatch.setenv("LUMINORA_SQLITE_PATH", str(chat.parent / "pipe.db"))
+    (fault,) = faults(commands.doctor())
+    assert "is no regular file" in fault.seen
+
+
+def test_a_path_of_luminoracore_is_no_address(chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = chat.parent / "my e?f 100%.db"
+    shutil.copy(chat, odd)
+    monkeypatch.setenv("LUMINORA_SQLITE_PATH", str(odd))
+    found = commands.doctor()
+    assert found.is_well, found.to_plain()
+    assert of(found, "sqlite").records == 581
+
+
+def test_a_copy_is_no_store_of_the_application_and_nothing_cannot_be_probed(chat: Path) -> None:
+    migrator.migrate(chat, "copy.jsonl")
+    (fault,) = [each for each in commands.doctor("copy.jsonl").diagnoses[0].findings if each.verdict == "fault"]
+    assert (fault.what, "this is a copy" in fault.seen) == ("application", True)
+    (unprobed,) = [
+        each for each in commands.doctor("new.db", probe=True).diagnoses[0].findings if each.verdict == "fault"
+    ]
+    assert (unprobed.what, unprobed.mend.startswith("migrator init ")) == ("probe", True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -409,6 +459,7 @@ CONFIGURED: list[tuple[str, Callable[[pytest.MonkeyPatch], object], str, str]] =
     ("dynamodb in the file", lambda m: config(type="dynamodb"), "refuses it", '^"type": "dynamodb_flexible" in luminora_config.json$'),
     ("in_memory_flexible, of storage init", lambda m: config(type="in_memory_flexible"), "refuses it", '^"type": "sqlite_flexible"'),
     ("nulls of storage init", lambda m: _nulls(), "is null, as `luminoracore storage init` writes it", '^"database_path": "./luminora.db" in'),
+    ("a section that is null", lambda m: config(type="sqlite_flexible", sqlite=None), "is null, as", '^"database_path": "./luminora.db" in'),
     ("a file that is none", lambda m: Path("luminora_config.json").write_text("{"), "not a LuminoraCore configuration", "^mv .*luminora_config.json.broken"),
 ]  # fmt: skip
 
@@ -430,6 +481,7 @@ def test_a_configuration_that_means_memory_is_named(
     if fault.mend.startswith('"'):
         held = json.loads(Path("luminora_config.json").read_text())
         key, value = re.findall(r'"([^"]+)"', fault.mend)
+        held["storage"]["sqlite"] = held["storage"].get("sqlite") or {}
         (held["storage"] if key == "type" else held["storage"]["sqlite"])[key] = value
         Path("luminora_config.json").write_text(json.dumps(held))
     else:

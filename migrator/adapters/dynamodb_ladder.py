@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -28,6 +29,7 @@ from migrator.adapters.dynamodb_requests import (
     Unreachable,
     shape_words,
 )
+from migrator.adapters.mending import another_table
 from migrator.errors import ConfigError, StoreError
 from migrator.model import Address, Finding
 
@@ -113,10 +115,10 @@ def _from_the_door(table: Table, address: Address) -> Iterator[Finding]:
     if described is None:
         yield _missing(table, address)
         return
-    yield from _of_the_table(table, described)
+    yield from _of_the_table(table, address, described)
 
 
-def _of_the_table(table: Table, described: dict[str, Any]) -> Iterator[Finding]:
+def _of_the_table(table: Table, address: Address, described: dict[str, Any]) -> Iterator[Finding]:
     status = described.get("TableStatus", "ACTIVE")
     if status not in ("ACTIVE", "UPDATING"):
         wait = "table-exists" if status == "CREATING" else "table-not-exists"
@@ -124,7 +126,7 @@ def _of_the_table(table: Table, described: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("table", "fault", f"it is {status}", line)
         return
     yield Finding("table", "well", str(described.get("TableArn", table.name)))
-    faults = [*_key_faults(table, described), *_index_faults(table, described)]
+    faults = [*_key_faults(table, address, described), *_index_faults(table, described)]
     yield from faults
     if not faults:
         yield Finding("keys", "well", _words(described))
@@ -134,9 +136,9 @@ def _of_the_table(table: Table, described: dict[str, Any]) -> Iterator[Finding]:
     yield from _time_to_live(table)
 
 
-def _key_faults(table: Table, described: dict[str, Any]) -> Iterator[Finding]:
+def _key_faults(table: Table, address: Address, described: dict[str, Any]) -> Iterator[Finding]:
     """Key schemas in which LuminoraCore cannot work at all."""
-    other = f'migrator init "dynamodb://{table.name}-2?region={table.region}"'
+    other = another_table(replace(address, options=address.options | {"region": table.region}))
     keys = {each["KeyType"]: each["AttributeName"] for each in described["KeySchema"]}
     types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
     if "RANGE" not in keys:
@@ -256,7 +258,7 @@ def _missing(table: Table, address: Address) -> Finding:
     near = difflib.get_close_matches(table.name, names, 1)
     if near:
         return Finding("table", "fault", f"{seen}; there is {near[0]}", f"export LUMINORA_DYNAMODB_TABLE={near[0]}")
-    return Finding("table", "fault", seen, f'migrator init "{address.text}"')
+    return Finding("table", "fault", seen, f"migrator init {shlex.quote(address.text)}")
 
 
 def _is_in(address: Address, region: str) -> bool:

@@ -20,7 +20,7 @@ from migrator.model import Address, Finding, counted
 
 def ladder(address: Address, largest: int) -> Iterator[Finding]:
     """The rungs up to the first that does not hold what is above it. `largest`: entries of more bytes are passed unread."""
-    path = Path(address.name)
+    path = Path(os.path.realpath(address.name))
     folder, quoted = path.parent, shlex.quote(str(path))
     if not folder.is_dir():
         yield Finding("folder", "fault", f"there is no folder {folder}", f"mkdir -p {shlex.quote(str(folder))}")
@@ -41,7 +41,7 @@ def ladder(address: Address, largest: int) -> Iterator[Finding]:
             "file",
             "note",
             "not there yet; LuminoraCore makes it when it saves first",
-            f'migrator init "{address.text}"',
+            f"migrator init {shlex.quote(address.text)}",
         )
         return
     yield Finding("file", "well", f"{path}, {path.stat().st_size:,} bytes")

@@ -30,7 +30,7 @@ _LITTLE = 64 << 20  # bytes of room, below which a person should know
 
 def ladder(address: Address, layout: Layout) -> Iterator[Finding]:
     """The rungs up to the first that does not hold what is above it."""
-    path = Path(address.name)
+    path = Path(os.path.realpath(address.name))  # a link is as good as what it leads to
     folder = path.parent
     if not folder.is_dir():
         yield Finding("folder", "fault", f"there is no folder {folder}", f"mkdir -p {shlex.quote(str(folder))}")
@@ -52,7 +52,7 @@ def ladder(address: Address, layout: Layout) -> Iterator[Finding]:
             "file",
             "note",
             "not there yet; LuminoraCore makes it when it saves first",
-            f'migrator init "{address.text}"',
+            f"migrator init {shlex.quote(address.text)}",
         )
         return
     yield from _of_the_file(path, layout)
@@ -68,6 +68,9 @@ def _of_the_file(path: Path, layout: Layout) -> Iterator[Finding]:
             f"export LUMINORA_SQLITE_PATH={shlex.quote(str(path / 'luminora.db'))}",
         )
         return
+    if not path.is_file():
+        yield Finding("file", "fault", f"{path} is no regular file", "export LUMINORA_SQLITE_PATH=./luminora.db")
+        return
     if not os.access(path, os.R_OK | os.W_OK):
         yield Finding("file", "fault", "no permission to read and write it", f"chmod u+rw {quoted}")
         return
@@ -75,7 +78,7 @@ def _of_the_file(path: Path, layout: Layout) -> Iterator[Finding]:
         yield Finding("file", "fault", "not a SQLite database", f"mv {quoted} {shlex.quote(f'{path}.not-sqlite')}")
         return
     yield Finding("file", "well", f"{path}, {size_words(path.stat().st_size)}")
-    mend = f"sqlite3 {quoted} .recover | sqlite3 {shlex.quote(f'{path}.mended')} && mv {quoted} {shlex.quote(f'{path}.broken')} && mv {shlex.quote(f'{path}.mended')} {quoted}"
+    mend = _salvage(path, layout)
     try:
         standing = stands(path)
         if standing == "unclean":
@@ -130,7 +133,18 @@ def _problem(look: sqlite3.Connection) -> str | None:
         raise
     finally:
         look.set_progress_handler(None, 0)
-    return "" if answer == "ok" else str(answer).splitlines()[0]
+    lines = [line for line in str(answer).splitlines() if not line.startswith("***")]
+    return "" if answer == "ok" else (lines or [str(answer)])[0]
+
+
+def _salvage(path: Path, layout: Layout) -> str:
+    """What can be read into a new file, which takes the place of this one only if there is something in it; this one is kept."""
+    quoted, mended, broken = (shlex.quote(f"{path}{suffix}") for suffix in ("", ".mended", ".broken"))
+    table = layout.kinds["fact"].collections[0] if "fact" in layout.kinds else "sqlite_master"
+    return (
+        f"sqlite3 {quoted} .recover | sqlite3 {mended} && test $(sqlite3 {mended} 'SELECT count(*) FROM {table}') -gt 0 "
+        f"&& mv {quoted} {broken} && mv {mended} {quoted} || echo 'nothing could be read: take a backup'"
+    )
 
 
 def _columns(look: sqlite3.Connection) -> dict[str, set[str]]:
