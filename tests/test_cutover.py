@@ -388,7 +388,7 @@ def test_beginning_anew_behind_the_switch_overwrites_nothing(chat: Path, tmp_pat
 
 def test_a_copy_is_no_store_that_an_application_could_be_cut_over_to(chat: Path, tmp_path: Path) -> None:
     for name in ("new.jsonl", "new.json"):
-        with pytest.raises(ConfigError, match="no application keeps its records in .* migrator migrate makes it"):
+        with pytest.raises(ConfigError, match=r"no application keeps its records in .* migrator migrate makes it"):
             cut(chat, tmp_path / name, "plan")
     with pytest.raises(ConfigError, match="mkdir -p"):
         cut(chat, tmp_path / "no" / "folder" / "new.db", "plan")
