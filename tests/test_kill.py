@@ -78,7 +78,7 @@ def every(steps: int) -> Iterator[int]:
     if LONG or steps <= 8:
         yield from range(1, steps + 1)
     else:
-        yield from sorted({1, steps - 3, steps - 1, steps, *range(3, steps, steps // 4)})
+        yield from sorted({1, steps - 1, steps, *range(3, steps, steps // 3)})
 
 
 def is_unfinished(folder: Path) -> bool:

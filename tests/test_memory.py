@@ -19,9 +19,9 @@ import pytest
 from test_kill import make_chat
 
 LONG = os.environ.get("MIGRATOR_LONG") == "1"
-FACTS = 1_000_000 if LONG else 25_000
-MAP_BYTES = 500_000_000 if LONG else 20_000_000
-IN_A_TABLE = 100_000 if LONG else 2_000
+FACTS = 1_000_000 if LONG else 20_500
+MAP_BYTES = 500_000_000 if LONG else 8_000_000
+IN_A_TABLE = 100_000 if LONG else 1_000
 PROMISED = 256 * 2**20
 ACCEPTING = Path(__file__).parent / "accepting.py"
 
