@@ -28,7 +28,7 @@ from migrator.luminoracore import advice
 from migrator.model import FOREIGN, Record, counted
 from migrator.options import Options
 from migrator.pair import READ_STORES
-from migrator.plan import Plan, make_plan
+from migrator.plan import Plan, make_plan, must_take_files
 from migrator.report import EXIT_CODES, Report, outcome_of
 from migrator.run import Run, Show, Silent, now_words, tool_version
 from migrator.values import from_json, to_json
@@ -339,9 +339,8 @@ class _Cutover:
             raise ConfigError(
                 f"cutover: no application keeps its records in {sink.address.text}; that is a copy: migrator migrate makes it"
             )
-        if sink.local_file is not None and not Path(sink.local_file).parent.is_dir():
-            folder = shlex.quote(str(Path(sink.local_file).parent))
-            raise ConfigError(f"{sink.address.text}: its folder is not there; make it first: mkdir -p {folder}")
+        if sink.local_file is not None and sink.shape is None:
+            must_take_files(Path(sink.local_file).resolve().parent)
         empty = self._sink_is_empty()
         report = commands.migrate(
             *self.texts, replace(self.passing, dry_run=True, existing=self.options.existing), self.show

@@ -27,7 +27,7 @@ from migrator.binding import reading
 from migrator.config import resolve
 from migrator.engine import WANTED_PARTITIONS
 from migrator.errors import ConfigError, MigratorError
-from migrator.luminoracore import Advice, Configuration, SortOfStore, StorageType, advice, configuration
+from migrator.luminoracore import FILE, Advice, Configuration, SortOfStore, StorageType, advice, configuration
 from migrator.mapping_file import load_mapping
 from migrator.model import Address, Finding, counted
 from migrator.plan import DEFAULT_MAPPING, Store, look_at
@@ -126,20 +126,15 @@ def examine(
     try:
         told = configuration(environ, folder)
     except ConfigError as exc:
-        found.configuration.append(
-            Finding(
-                "luminora_config.json",
-                "fault",
-                str(exc),
-                f"mv {folder / 'luminora_config.json'} {folder / 'luminora_config.json.broken'}",
-            )
-        )
-        told = configuration(environ, Path(tempfile.gettempdir()) / "no-such-folder")
+        path = shlex.quote(str(folder / FILE))
+        mend = f"chmod u+r {path}" if isinstance(exc.__cause__, PermissionError) else f"mv {path} {path}.broken"
+        found.configuration.append(Finding(FILE, "fault", str(exc), mend))
+        told = configuration(environ, None)
     active = told.types[0]
     found.configuration += [*_of_the_types(told), *_of_the_rest(told, active), *_of_the_code(folder)]
     for name, sort in told.stores.items():
         with show.step(f"examining {name}"):
-            diagnosis = _configured(name, sort, name == active.becomes, environ, is_probed)
+            diagnosis = _configured(name, sort, name == active.becomes, environ, folder, is_probed)
         if diagnosis is not None:
             found.diagnoses.append(diagnosis)
     with show.step("looking for the best store that works"):
@@ -191,9 +186,7 @@ def _of_the_rest(told: Configuration, active: StorageType) -> Iterator[Finding]:
     for item in sort.items.values() if sort else ():
         if item.is_null and not item.told and item.default is not None and sort is not None:
             seen = f"storage.{sort.name}.{item.key} is null, as `luminoracore storage init` writes it"
-            yield Finding(
-                "luminora_config.json", "fault", seen, f'"{item.key}": "{item.default}" in luminora_config.json'
-            )
+            yield Finding(FILE, "fault", seen, f'"{item.key}": "{item.default}" in luminora_config.json')
     for name in told.unread:
         known = [item.variable for each in told.stores.values() for item in each.items.values() if item.variable]
         near = difflib.get_close_matches(name if name.startswith("LUMINORA_") else f"LUMINORA_{name}", known, 1)
@@ -240,12 +233,15 @@ def _named(text: str, is_probed: bool) -> Diagnosis:
 
 
 def _configured(
-    name: str, sort: SortOfStore, is_active: bool, environ: Mapping[str, str], is_probed: bool
+    name: str, sort: SortOfStore, is_active: bool, environ: Mapping[str, str], folder: Path, is_probed: bool
 ) -> Diagnosis | None:
     """What is configured, or would be by LuminoraCore's own default if this sort of store is the one it starts with."""
     if name in ("in_memory", "mysql", "json"):
-        return _without_address(name, sort, is_active)
-    default = {"sqlite": Path("luminora.db").exists(), "dynamodb": any(each.startswith("AWS_") for each in environ)}
+        return _without_address(name, sort, is_active, folder)
+    default = {
+        "sqlite": (folder / "luminora.db").exists(),
+        "dynamodb": any(each.startswith("AWS_") for each in environ),
+    }
     if not (sort.is_told or is_active or default.get(name)):
         return Diagnosis(name, "", "nobody", findings=[Finding("address", "note", "not configured")])
     values = {key: item.told[0].value if item.told else item.default for key, item in sort.items.items()}
@@ -274,8 +270,8 @@ def _configured(
     return diagnosis
 
 
-def _without_address(name: str, sort: SortOfStore, is_active: bool) -> Diagnosis | None:
-    if name == "json" and (path := Path("sessions.json")).exists():
+def _without_address(name: str, sort: SortOfStore, is_active: bool, folder: Path) -> Diagnosis | None:
+    if name == "json" and (path := folder / "sessions.json").exists():
         diagnosis = Diagnosis(name, f"json:{path.absolute()}", "LuminoraCore's own default")
         _examine(diagnosis, resolve(str(path)))
         return diagnosis

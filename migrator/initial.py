@@ -17,7 +17,7 @@ from migrator.errors import ConfigError
 from migrator.layout import Layout
 from migrator.mapping_file import load_mapping
 from migrator.model import Address
-from migrator.plan import DEFAULT_MAPPING, reading_words
+from migrator.plan import DEFAULT_MAPPING, must_take_files, reading_words
 
 _OF_JSON = "luminoracore-v1.0"
 """LuminoraCore's own JSON file is a map of 1.0 sessions; it has no other (fact sheet 1.2)."""
@@ -75,6 +75,5 @@ def _refuse_what_is_there(address: Address, adapter: Adapter, whereabouts: str) 
         raise ConfigError(
             f"{address.text} is there already ({whereabouts}), and stays as it is; look at it: migrator inspect"
         )
-    folder = Path(address.name).parent
-    if address.store != "dynamodb" and not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}; make it first: mkdir -p '{folder}'")
+    if address.store != "dynamodb":
+        must_take_files(Path(address.name).resolve().parent)

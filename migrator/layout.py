@@ -353,10 +353,6 @@ class Layout:
         spec = self.kinds[kind]
         return not self.several_keys and len(spec.keys) == len(self.key) and spec.guarantees_identity
 
-    def is_found(self, row: Row) -> bool:
-        """Whether the application finds a row where it lies: under the key that is looked for, and in the index where it looks there."""
-        return not self.why_unfound(row)
-
     def why_unfound(self, row: Row) -> str:
         """Why the application does not find a row where it lies; empty where it does."""
         spec, origin = self.kinds[row.kind], row.origin

@@ -17,7 +17,6 @@ from migrator.files import private, sync_folder
 from migrator.model import FOREIGN, UNKNOWN_KIND, Page, Record
 from migrator.values import canonical, digest16
 
-_WANTED_PARTITIONS = 16
 _NEW = "SELECT kind, count(*) FROM (SELECT kind, identity, sum FROM now.held EXCEPT SELECT kind, identity, sum FROM main.held) GROUP BY kind"
 _GONE = "SELECT kind, count(*) FROM (SELECT kind, identity FROM main.held EXCEPT SELECT kind, identity FROM now.held) GROUP BY kind"
 
@@ -64,7 +63,7 @@ class Ledger:
             if since is not None:
                 db.execute("ATTACH ? AS before", (str(since.path),))
             db.execute("BEGIN")
-            for partition in source.partitions(list(kinds), _WANTED_PARTITIONS):
+            for partition in source.partitions(list(kinds), 1):
                 for page in source.pages(partition, None):
                     for kind, identity, whole, plain in _entries(page, kinds, source):
                         entry = (kind, _sum(identity), _sum(whole))

@@ -186,13 +186,13 @@ _TYPES = {
 _NOT_READ = ("SQLITE_DATABASE_PATH", "POSTGRES_URL", "REDIS_URL", "MONGODB_URL", "DB_PASSWORD", "DYNAMODB_TABLE", "DYNAMODB_TABLE_NAME")  # fmt: skip
 
 
-def configuration(environ: Mapping[str, str], folder: Path) -> Configuration:
-    """What LuminoraCore would be told by these variables and by the luminora_config.json of that folder, its working folder.
+def configuration(environ: Mapping[str, str], folder: Path | None) -> Configuration:
+    """What LuminoraCore would be told by these variables and by the luminora_config.json of that folder, its working folder; None: by no file.
 
     Raises ConfigError for a file that is none.
     """
-    path = folder / FILE
-    storage = _storage(path) if path.is_file() else None
+    path = (folder or Path()) / FILE
+    storage = _storage(path) if folder is not None and path.is_file() else None
     stores = {name: _sort_of_store(name, sort, path, storage or {}, environ) for name, sort in _SORTS.items()}
     types = [] if storage is None else [_type_of_file(path, storage.get("type"))]
     types.append(_type_of_variable(environ.get(TYPE_VARIABLE)))

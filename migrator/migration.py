@@ -5,8 +5,6 @@ Knows when a thing is done and what is saved by then; leaves moving data to `eng
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Callable
 from concurrent.futures import Executor, as_completed
 from dataclasses import asdict, replace
@@ -22,7 +20,7 @@ from migrator.engine import SLICE_ROWS, WANTED_PARTITIONS, Crew, Job, SliceResul
 from migrator.errors import ConfigError
 from migrator.model import FOREIGN, Existing, Row, Tally, counted
 from migrator.pair import Digest, Pair, carries_foreign
-from migrator.plan import keeps_keys, narrowed, reading_words, told_words, unread_tables
+from migrator.plan import keeps_keys, must_take_files, narrowed, reading_words, told_words, unread_tables
 from migrator.report import PAGE, estimate
 from migrator.run import Run, now_words, text_of
 from migrator.verification import ask, command_words, compare, forgets, prove
@@ -80,7 +78,7 @@ class Migration:
                 f"{store.address.text}: there is nothing here ({store.whereabouts}). Check the spelling, or have it made: --create"
             )
         if store.local_file is not None:
-            _must_take_files(Path(store.local_file).resolve().parent)  # asked now: a snapshot may take minutes
+            must_take_files(Path(store.local_file).resolve().parent)  # asked now: a snapshot may take minutes
 
     def _refuse_lost_sink(self, reader: Reader) -> None:
         """What the checkpoint says was written must not have gone with the sink: going on would leave half of it."""
@@ -512,13 +510,6 @@ class Migration:
                 report.replaced_file = str(state.put_by(replaced, replaced.name))
             self.run.is_resumable = False  # the next run is a new job, and takes a snapshot of its own
         state.save(checkpoint)
-
-
-def _must_take_files(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}; make it first: mkdir -p {shlex.quote(str(folder))}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"{folder}: no permission to write there; choose another place or change its mode")
 
 
 def _tick(tick: Callable[[int], None], result: SliceResult) -> None:

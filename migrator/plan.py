@@ -5,6 +5,8 @@ Opens stores only to look at them. Nothing is written here, and every refusal is
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,14 @@ def _by_kinds(shape: Shape) -> Mapping:
             f"{shape.words}: kinds that the mapping {mapping.name} does not have: {', '.join(sorted(strange))}; give one with --mapping"
         )
     return mapping
+
+
+def must_take_files(folder: Path) -> None:
+    """Raises ConfigError, with the line that makes it or the reason, for a folder in which no file could be made."""
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}; make it first: mkdir -p {shlex.quote(str(folder))}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{folder}: no permission to write there; choose another place or change its mode")
 
 
 def must_be_makable(mapping: Mapping, layout: Layout, adapter: Adapter) -> None:

@@ -6,6 +6,7 @@ the same store. Knows what a probe's records are; leaves writing to the sink, an
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -50,7 +51,10 @@ def probe(store: Store, mapping: Mapping) -> Iterator[Finding]:
             note.unlink()
         except MigratorError as exc:
             yield Finding(
-                "probe", "fault", f"its records could not be deleted: {exc}", f'migrator doctor "{store.address.text}"'
+                "probe",
+                "fault",
+                f"its records could not be deleted: {exc}",
+                f"migrator doctor {shlex.quote(store.address.text)}",
             )
 
 
@@ -91,7 +95,7 @@ def _probed(store: Store, rows: list[Row], now: datetime) -> Finding:
             "probe",
             "fault",
             f"the store does not take a record of {', '.join(refused)}",
-            f'migrator inspect "{store.address.text}"',
+            f"migrator inspect {shlex.quote(store.address.text)}",
         )
     with _Opened(store) as (setting, _), closing(store.adapter.reader(store.address, setting)) as reader:
         missing = [row.kind for row, held in zip(fitted, reader.fetch(fitted), strict=True) if held is None]
@@ -108,7 +112,7 @@ def _probed(store: Store, rows: list[Row], now: datetime) -> Finding:
     if unseen:
         seen += f"; the application's own requests find all but {', '.join(unseen)}"
         lost = [kind for kind in unseen if kind not in store.layout.unread]
-        mend = f'migrator inspect "{store.address.text}"' if lost else ""
+        mend = f"migrator inspect {shlex.quote(store.address.text)}" if lost else ""
         return Finding("probe", "fault" if lost else "note", seen, mend)
     return Finding("probe", "well", f"{seen}; the application's own requests find each")
 

@@ -415,6 +415,14 @@ JSON: list[tuple[str, Callable[[Path], object], str]] = [
 ]  # fmt: skip
 
 
+def test_a_pipe_in_the_place_of_a_file_is_no_reason_to_wait(tmp_path: Path) -> None:
+    for name in ("sessions.json", "lines.jsonl", "chat.db"):
+        os.mkfifo(tmp_path / name)
+        found = commands.doctor(str(tmp_path / name))
+        assert any("is no regular file" in each.seen for each in found.diagnoses[0].findings)
+        assert not found.is_well
+
+
 @pytest.mark.parametrize(("name", "breaking", "seen"), JSON, ids=[each[0] for each in JSON])
 def test_a_json_file_that_would_be_overwritten_is_named(
     name: str, breaking: Any, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -489,6 +497,23 @@ def test_a_configuration_that_means_memory_is_named(
     if name == "a file that is none":
         do(faults(commands.doctor())[0].mend, monkeypatch)  # and then nothing is configured
     assert faults(commands.doctor()) == []
+    assert commands.doctor().is_well
+
+
+def test_a_configuration_that_may_not_be_read_is_not_put_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    config(type="sqlite_flexible", sqlite={"database_path": "./luminora.db"})
+    with monkeypatch.context() as patch:
+        read = Path.read_text
+
+        def denied(path: Path, *args: Any, **others: Any) -> str:
+            if path.name == "luminora_config.json":
+                raise PermissionError(13, "Permission denied")
+            return read(path, *args, **others)
+
+        patch.setattr(Path, "read_text", denied)
+        fault = commands.doctor().configuration[0]
+    assert "Permission denied" in fault.seen
+    do(fault.mend, monkeypatch)  # chmod u+r, and the file is where it was
     assert commands.doctor().is_well
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from migrator.adapters.json_text import Broken, Scanner
+from migrator.adapters.mending import no_folder, not_there_yet
 from migrator.adapters.packing import line_at, opened
 from migrator.model import Address, Finding, counted
 
@@ -23,7 +24,7 @@ def ladder(address: Address, largest: int) -> Iterator[Finding]:
     path = Path(os.path.realpath(address.name))
     folder, quoted = path.parent, shlex.quote(str(path))
     if not folder.is_dir():
-        yield Finding("folder", "fault", f"there is no folder {folder}", f"mkdir -p {shlex.quote(str(folder))}")
+        yield no_folder(folder)
         return
     if path.is_dir():
         yield Finding("file", "fault", f"{path} is a folder", f"rmdir {quoted}")
@@ -37,12 +38,10 @@ def ladder(address: Address, largest: int) -> Iterator[Finding]:
         )
         return
     if not path.exists():
-        yield Finding(
-            "file",
-            "note",
-            "not there yet; LuminoraCore makes it when it saves first",
-            f"migrator init {shlex.quote(address.text)}",
-        )
+        yield not_there_yet(address)
+        return
+    if not path.is_file():
+        yield Finding("file", "fault", f"{path} is no regular file", f"rm {quoted}")
         return
     yield Finding("file", "well", f"{path}, {path.stat().st_size:,} bytes")
     yield (
@@ -77,7 +76,7 @@ def _whole(path: Path, largest: int) -> Finding:
         with suppress(Broken, OSError):
             line = line_at(path, exc.offset)[1]
         return Finding("whole", "fault", f"not JSON: {exc.reason} (byte {exc.offset}, line {line}): {lost}", aside)
-    return Finding("whole", "well", counted(entries, "entry").replace("entrys", "entries"))
+    return Finding("whole", "well", counted(entries, "session"))
 
 
 def _judge(text: bytes, offset: int) -> None:

@@ -1,10 +1,20 @@
-"""Lines that mend more than one thing that can be wrong with a store."""
+"""What more than one ladder finds, and lines that mend more than one thing."""
 
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
-from migrator.model import Address
+from migrator.model import Address, Finding
+
+
+def no_folder(folder: Path) -> Finding:
+    return Finding("folder", "fault", f"there is no folder {folder}", f"mkdir -p {shlex.quote(str(folder))}")
+
+
+def not_there_yet(address: Address) -> Finding:
+    line = f"migrator init {shlex.quote(address.text)}"
+    return Finding("file", "note", "not there yet; LuminoraCore makes it when it saves first", line)
 
 
 def another_table(address: Address, is_filled: bool = False) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from migrator.adapters.mending import no_folder, not_there_yet
 from migrator.adapters.sqlite_snapshot import connect, looks_like_sqlite, size_words, stands
 from migrator.layout import Layout
 from migrator.model import Address, Finding
@@ -33,7 +34,7 @@ def ladder(address: Address, layout: Layout) -> Iterator[Finding]:
     path = Path(os.path.realpath(address.name))  # a link is as good as what it leads to
     folder = path.parent
     if not folder.is_dir():
-        yield Finding("folder", "fault", f"there is no folder {folder}", f"mkdir -p {shlex.quote(str(folder))}")
+        yield no_folder(folder)
         return
     if not os.access(folder, os.W_OK | os.X_OK):
         seen = f"no permission to write in {folder}, where SQLite keeps its journal"
@@ -48,12 +49,7 @@ def ladder(address: Address, layout: Layout) -> Iterator[Finding]:
             f"df -h {shlex.quote(str(folder))}",
         )
     if not path.exists():
-        yield Finding(
-            "file",
-            "note",
-            "not there yet; LuminoraCore makes it when it saves first",
-            f"migrator init {shlex.quote(address.text)}",
-        )
+        yield not_there_yet(address)
         return
     yield from _of_the_file(path, layout)
 
@@ -143,7 +139,7 @@ def _salvage(path: Path, layout: Layout) -> str:
     table = layout.kinds["fact"].collections[0] if "fact" in layout.kinds else "sqlite_master"
     return (
         f"sqlite3 {quoted} .recover | sqlite3 {mended} && test $(sqlite3 {mended} 'SELECT count(*) FROM {table}') -gt 0 "
-        f"&& mv {quoted} {broken} && mv {mended} {quoted} || echo 'nothing could be read: take a backup'"
+        f"&& mv {quoted} {broken} && mv {mended} {quoted} || echo 'nothing could be read: put a backup in its place'"
     )
 
 
