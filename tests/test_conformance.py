@@ -54,7 +54,7 @@ def whole_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stor
 @pytest.fixture
 def small_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of seven rows, and partitions of as few: what a large store has."""
-    for module in (base, sys.modules[type(store.adapter).__module__]):
+    for module in [each for name, each in sys.modules.items() if name.startswith("migrator.adapters.")]:
         for name in ("PAGE_ROWS", "_PARTITION_ROWS", "_PARTITION_BYTES"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, 7)

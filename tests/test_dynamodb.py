@@ -21,10 +21,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migrator.adapters import dynamodb
+from migrator.adapters import dynamodb_source
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb import ADAPTER, DynamoDBReader, DynamoDBSink, DynamoDBSource
+from migrator.adapters.dynamodb import ADAPTER
 from migrator.adapters.dynamodb_requests import Pace
+from migrator.adapters.dynamodb_sink import DynamoDBSink
+from migrator.adapters.dynamodb_source import DynamoDBReader, DynamoDBSource
 from migrator.adapters.dynamodb_values import from_attribute, item_size, to_attribute, to_item
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.mapping_file import load_mapping
@@ -770,7 +772,7 @@ def test_what_is_written_is_read(real: DynamoDBSink) -> None:
 
 def test_reading_on_from_any_page_gives_exactly_the_rest(real: DynamoDBSink, monkeypatch: pytest.MonkeyPatch) -> None:
     put_rows(real, [fact(n, user=f"u{n % 11}") for n in range(60)])
-    monkeypatch.setattr(dynamodb, "PAGE_ROWS", 7)
+    monkeypatch.setattr(dynamodb_source, "PAGE_ROWS", 7)
     reader = real.reader()
     for part in [Partition(str(segment), {"segment": segment, "of": 3}) for segment in range(3)]:
         pages = list(reader.pages(part, None))
@@ -888,7 +890,7 @@ def test_few_segments_for_a_small_table(
     assert reader.partitions(KINDS, 8) == []
     put_rows(sink, [fact(n, user=str(n)) for n in range(60)])
     assert len(reader.partitions(KINDS, 8)) == 1
-    monkeypatch.setattr(dynamodb, "PAGE_ROWS", 20)
+    monkeypatch.setattr(dynamodb_source, "PAGE_ROWS", 20)
     parts = reader.partitions(KINDS, 8)
     assert len(parts) == 3
     assert {part.spec["of"] for part in parts} == {3}

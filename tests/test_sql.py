@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from migrator.adapters import sql, sqlite_snapshot
+from migrator.adapters import sql, sql_source, sqlite_snapshot
 from migrator.adapters.base import Reader, Setting, Sink, Source
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.layout import KindLayout, Layout
@@ -314,7 +314,7 @@ def test_reading_past_sqlite_keeps_the_locks_of_this_process(tmp_path: Path) -> 
 def test_pages_go_on_behind_any_cursor_and_partitions_hold_each_record_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql, "_PARTITION_ROWS", 500)
+    monkeypatch.setattr(sql_source, "_PARTITION_ROWS", 500)
     opened = source(database(tmp_path / "chat.db", "DELETE FROM facts WHERE id % 7 = 0", facts=2500))
     parts = opened.partitions(KINDS, 4)
     assert [part.id for part in parts] == [f"fact/{i:03}" for i in range(4)]

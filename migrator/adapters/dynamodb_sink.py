@@ -1,0 +1,325 @@
+"""Writes records into one DynamoDB table.
+
+Knows batches and conditional puts, and which may be under way together. Leaves how a request gets through to `dynamodb_requests`, what a
+value becomes and what an item weighs to `dynamodb_values`. Knows nothing of fields, mappings, slices or checkpoints: `layout` makes
+attributes of rows, the engine decides what is written and when.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from migrator.adapters.base import Flushed, Reader, Setting, Sink, is_as_it_was, rejected
+from migrator.adapters.dynamodb_requests import (
+    THREADS,
+    Pace,
+    Refused,
+    Table,
+    Taken,
+    planning,
+    shape_words,
+)
+from migrator.adapters.dynamodb_source import DynamoDBReader, as_held, only, place_of
+from migrator.adapters.dynamodb_values import Item, item_size, to_item
+from migrator.errors import ConfigError, RecordError, StoreError, TransientStoreError
+from migrator.model import (
+    Address,
+    Existing,
+    Reject,
+    Row,
+    Traits,
+    identity_key,
+)
+
+BATCH_ITEMS = 25
+BATCH_BYTES = 2 << 20  # a request may have 16 MB, and a byte of text may take six in JSON
+TRAITS = Traits(parallel=True)
+PENDING = 2 * THREADS  # batches that are sent or wait for a thread
+
+
+@dataclass(slots=True)
+class _Put:
+    row: Row
+    item: Item
+    size: int
+
+
+@dataclass(slots=True)
+class _Slice:
+    """What came since `begin`: the batch that grows, those under way, and which identity has which key."""
+
+    existing: Existing = Existing.EMPTY
+    batch: dict[str, _Put] = field(default_factory=dict)
+    batch_bytes: int = 0
+    pending: deque[Future[Flushed]] = field(default_factory=deque)
+    flushed: Flushed = field(default_factory=Flushed)
+    keys: dict[str, bytes] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+
+
+class DynamoDBSink(Sink):
+    """A table as it is written: batches where nothing can be in the way, else single puts with a condition."""
+
+    traits = TRAITS
+
+    def __init__(self, address: Address, setting: Setting, pace: Pace | None = None) -> None:
+        super().__init__(setting)
+        self._address = address
+        self._pace = pace
+        self._table = Table(address, pace=pace)
+        self._slice = _Slice()
+
+    def prepare(self, kinds: Sequence[str], create: bool) -> None:
+        table = self._table
+        with planning():
+            if table.describe() is None:
+                if not create:
+                    raise ConfigError(f"{table.words}: there is no such table; --create makes it")
+                table.create(self.layout.key, self.layout.index)
+            described = table.wait_until_active()
+            shape = table.shape(described)
+        if (shape.key, shape.index) != (self.layout.key, self.layout.index):
+            raise ConfigError(
+                f"{table.words}: its keys are {shape_words(shape.key, shape.index)}, the layout {self.layout.id} needs "
+                f"{shape_words(self.layout.key, self.layout.index)}; choose another table or another --mapping"
+            )
+
+    def begin(self, slice_name: str) -> None:
+        self._abandon()
+        self._slice = _Slice()
+
+    def upsert(self, rows: Iterable[Row], existing: Existing) -> None:
+        now = self._slice
+        if existing is not now.existing:
+            self._send()
+            now.existing = existing
+        for row in rows:
+            try:
+                item = to_item(self.layout.write(row))
+                key = place_of(only(self.layout.key, item))
+                name = identity_key(row.kind, self.layout.identity_of(row))
+            except (RecordError, ValueError) as exc:
+                now.flushed.rejects.append(rejected(row, str(exc)))
+                continue
+            if key not in now.keys:
+                now.keys[key] = name
+            elif now.keys[key] != name:
+                reason = "another record of the same slice, with another identity, has the same key"
+                now.flushed.rejects.append(rejected(row, reason))
+                continue
+            elif key not in now.batch:
+                self._settle()  # what was sent under this key must not come after what is sent now
+            self._add(key, _Put(row, item, item_size(item)))
+
+    def swap(self, pairs: Iterable[tuple[Row, Row]]) -> None:
+        now = self._slice
+        self._send()
+        self._settle()  # a row may come a second time, after what was there has changed
+        for row, before in pairs:
+            while len(now.pending) >= PENDING:
+                self._collect()
+            try:
+                item = to_item(self.layout.write(row))
+            except RecordError as exc:
+                now.flushed.rejects.append(rejected(row, str(exc)))
+                continue
+            put = _Put(row, item, item_size(item))
+            now.pending.append(
+                self._table.pool.submit(self._guarded, now, partial(self._put_over, before=before), [put])
+            )
+
+    def _put_over(self, now: _Slice, puts: list[_Put], before: Row) -> Flushed:
+        """Puts an item over another that is still as it was: read once more, and put under the condition that this very item is there."""
+        (put,) = puts
+        item = self._get(now, only(self.layout.key, put.item))
+        if item is None:
+            return self._put_where_nothing_is(now, puts)
+        held = as_held(self.layout, put.row, item)
+        if is_as_it_was(before, held):
+            condition, names, values = _that_is(item)
+            try:
+                later = self._put_if(now, put, condition, names, values)
+            except Refused as exc:
+                return Flushed(rejects=[_refused(put.row, exc)])
+            if later is None or later == put.item:  # our own, whose answer was lost
+                return Flushed()
+            if not later:
+                return self._put_where_nothing_is(now, puts)
+            held = as_held(self.layout, put.row, later)
+        return Flushed(held=[(put.row, held)])
+
+    def remove(self, rows: Iterable[Row]) -> None:
+        now = self._slice
+        self._send()
+        self._settle()
+        for row in rows:
+            while len(now.pending) >= PENDING:
+                self._collect()
+            now.pending.append(self._table.pool.submit(self._guarded, now, partial(self._delete, row=row), []))
+
+    def _delete(self, now: _Slice, puts: list[_Put], row: Row) -> Flushed:
+        """Deletes an item that is still as it was: read once more, and deleted under the condition that this very item is there."""
+        key = only(self.layout.key, to_item(self.layout.write(row)))
+        item = self._get(now, key)
+        while item is not None:
+            held = as_held(self.layout, row, item)
+            if not is_as_it_was(row, held):
+                return Flushed(held=[(row, held)])
+            condition, names, values = _that_is(item)
+            try:
+                self._table.call(
+                    "delete_item",
+                    now.stop,
+                    TableName=self._table.name,
+                    Key=key,
+                    ConditionExpression=condition,
+                    ExpressionAttributeNames=names,
+                    ExpressionAttributeValues=values,
+                )
+            except Taken:
+                item = self._get(now, key)
+                continue
+            break
+        return Flushed()
+
+    def _add(self, key: str, put: _Put) -> None:
+        now = self._slice
+        earlier = now.batch.pop(key, None)
+        if earlier is not None:
+            now.batch_bytes -= earlier.size
+        elif len(now.batch) == BATCH_ITEMS or now.batch_bytes + put.size > BATCH_BYTES:
+            self._send()
+        now.batch[key] = put
+        now.batch_bytes += put.size
+
+    def _send(self) -> None:
+        now = self._slice
+        if now.stop.is_set():
+            raise now.error or StoreError("the slice was given up: begin it again")
+        if not now.batch:
+            return
+        while len(now.pending) >= PENDING:
+            self._collect()
+        puts, now.batch, now.batch_bytes = list(now.batch.values()), {}, 0
+        write = self._put_where_nothing_is if now.existing is Existing.REFUSE else self._put_batch
+        now.pending.append(self._table.pool.submit(self._guarded, now, write, puts))
+
+    def flush(self) -> Flushed:
+        self._send()
+        self._settle()
+        return self._slice.flushed
+
+    def _settle(self) -> None:
+        while self._slice.pending:
+            self._collect()
+
+    def _collect(self) -> None:
+        now = self._slice
+        sent = now.pending.popleft()
+        error = sent.exception()
+        if error is not None:
+            self._abandon()
+            raise now.error or error
+        flushed = sent.result()
+        now.flushed.held += flushed.held
+        now.flushed.rejects += flushed.rejects
+
+    def _abandon(self) -> None:
+        """End what is under way: nothing of a slice that failed is written once the next one has begun."""
+        now = self._slice
+        now.stop.set()
+        while now.pending:
+            now.pending.popleft().exception()
+
+    def _guarded(self, now: _Slice, write: Callable[[_Slice, list[_Put]], Flushed], puts: list[_Put]) -> Flushed:
+        """In a thread of the pool: the first error ends the other threads' waiting, and is the one that is told."""
+        try:
+            return write(now, puts)
+        except Exception as exc:
+            if not now.stop.is_set():
+                now.error = exc
+                now.stop.set()
+            raise
+
+    def _put_batch(self, now: _Slice, puts: list[_Put]) -> Flushed:
+        request = {self._table.name: [{"PutRequest": {"Item": put.item}} for put in puts]}
+        try:
+            for _ in self._table.batches("batch_write_item", request, now.stop):
+                pass
+        except Refused as exc:
+            if len(puts) == 1:
+                return Flushed(rejects=[_refused(puts[0].row, exc)])
+            # One bad item and the service refuses all: alone, each shows whether it is the one.
+            alone = [self._put_batch(now, [put]) for put in puts]
+            return Flushed(rejects=[reject for each in alone for reject in each.rejects])
+        return Flushed()
+
+    def _put_where_nothing_is(self, now: _Slice, puts: list[_Put]) -> Flushed:
+        flushed = Flushed()
+        for put in puts:
+            try:
+                held = self._put_or_held(now, put)
+            except Refused as exc:
+                flushed.rejects.append(_refused(put.row, exc))
+            else:
+                if held is not None:
+                    flushed.held.append((put.row, as_held(self.layout, put.row, held)))
+        return flushed
+
+    def _put_or_held(self, now: _Slice, put: _Put) -> Item | None:
+        """Puts the item where nothing is; else what is there. An item of ours whose answer was lost is there too, and equal."""
+        for _ in range(5):
+            held = self._put_if(now, put, "attribute_not_exists(#hash)", {"#hash": self.layout.key[0]})
+            if held is None or held:
+                return held
+        raise TransientStoreError(f"{self._table.words}: an item comes and goes where one is to be written")
+
+    def _put_if(
+        self, now: _Slice, put: _Put, condition: str, names: dict[str, str], values: Item | None = None
+    ) -> Item | None:
+        """Puts the item under a condition: None if it is there now, else what is held in its place; empty if that has gone meanwhile."""
+        request: dict[str, Any] = {"ConditionExpression": condition, "ExpressionAttributeNames": names}
+        if values:
+            request["ExpressionAttributeValues"] = values
+        try:
+            self._table.call(
+                "put_item",
+                now.stop,
+                TableName=self._table.name,
+                Item=put.item,
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **request,
+            )
+        except Taken as exc:  # not every server says what it holds
+            return exc.item or self._get(now, only(self.layout.key, put.item)) or {}
+        return None
+
+    def _get(self, now: _Slice, key: Item) -> Item | None:
+        answer = self._table.call("get_item", now.stop, TableName=self._table.name, Key=key, ConsistentRead=True)
+        held: Item | None = answer.get("Item")
+        return held
+
+    def reader(self) -> Reader:
+        return DynamoDBReader(self._address, self.setting, self._pace)
+
+    def close(self) -> None:
+        self._abandon()
+        self._table.close()
+
+
+def _that_is(item: Item) -> tuple[str, dict[str, str], Item]:
+    """The condition that this very item is there, with its names and values."""
+    names = {f"#{n}": name for n, name in enumerate(item)}
+    values = {f":{mark[1:]}": item[name] for mark, name in names.items()}
+    return " AND ".join(f"{mark} = :{mark[1:]}" for mark in names), names, values
+
+
+def _refused(row: Row, exc: Refused) -> Reject:
+    return rejected(row, f"DynamoDB refuses it: {exc}")
