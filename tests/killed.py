@@ -16,13 +16,13 @@ import migrator.adapters.base as base
 
 base.PAGE_ROWS = 25  # before the adapters read it
 
-import migrator.adapters.sql as sql  # noqa: E402
+import migrator.adapters.sql_source as sql_source  # noqa: E402
 import migrator.cli as cli  # noqa: E402
 import migrator.engine as engine  # noqa: E402
 import migrator.migration as migration  # noqa: E402
 
 engine.SLICE_PAGES = 1
-sql._PARTITION_ROWS = 25
+sql_source._PARTITION_ROWS = 25
 migration.SMALL = 0
 
 _step = 0
