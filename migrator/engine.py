@@ -201,7 +201,8 @@ class _Slice:
         self.rejects += expected.rejects
         self.duplicates += expected.duplicates
         self._see(expected)
-        self.stores.pair.note(self.result.digests, expected.rows)
+        for kind, digest in expected.digests.items():
+            self.result.digests.setdefault(kind, Digest()).add(digest)
         missing, replacing = self._settle(expected.rows)
         for row in (*missing, *(row for row, _ in replacing)):
             self.sent[row.kind] = self.sent.get(row.kind, 0) + 1
@@ -333,7 +334,8 @@ def _under_its_key(row: Row, there: Row, layout: Layout) -> Row:
         or there.origin.layout != layout.id
     ):
         return row
-    return replace(row, origin=replace(there.origin, extra=row.origin.extra if row.origin else {}))
+    origin = replace(there.origin, extra=row.origin.extra if row.origin else {})
+    return replace(row, origin=origin, encoded=None)
 
 
 # Opened stores, once a worker ------------------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ the row's origin. Knows no store and no TOML: `mapping` makes layouts, adapters 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
+from operator import itemgetter
 from typing import Literal
 
 from migrator.errors import RecordError
@@ -47,7 +49,7 @@ class Slot:
     form: Literal["value", "stamp", "digest"] = "value"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Template:
     """Text with slots, that makes one key or index attribute of a record.
 
@@ -58,21 +60,39 @@ class Template:
     text: str
     parts: tuple[str | Slot, ...]
 
-    @property
+    @cached_property
     def slots(self) -> tuple[Slot, ...]:
         return tuple(part for part in self.parts if isinstance(part, Slot))
+
+    @cached_property
+    def _of_texts(self) -> tuple[str, tuple[tuple[str, str], ...]] | None:
+        """How it is made of values that are texts: the format, and of each slot its field and the separator that it may not hold."""
+        if any(slot.form != "value" for slot in self.slots):
+            return None
+        behind = [part[:1] if isinstance(part, str) else "" for part in (*self.parts[1:], "")]
+        slots = [(part.name, mark) for part, mark in zip(self.parts, behind, strict=True) if isinstance(part, Slot)]
+        slots[-1:] = [(name, "") for name, _ in slots[-1:]]
+        return "".join(p.replace("%", "%%") if isinstance(p, str) else "%s" for p in self.parts), tuple(slots)
 
     @property
     def head(self) -> str:
         """The literal text that every key of this template starts with."""
         return self.parts[0] if self.parts and isinstance(self.parts[0], str) else ""
 
-    @property
+    @cached_property
     def is_digested(self) -> bool:
         return any(slot.form == "digest" for slot in self.slots)
 
     def render(self, kind: Kind, record: Record) -> str:
         """Raises RecordError, naming the field, where a component is missing or holds the separator behind it."""
+        if self._of_texts is not None:
+            form, slots = self._of_texts
+            texts = [record.get(name) for name, _ in slots]
+            for text, (_, mark) in zip(texts, slots):
+                if type(text) is not str or (mark and mark in text):
+                    break
+            else:
+                return form % tuple(texts)
         last = self.slots[-1] if self.slots else None
         out: list[str] = []
         for index, part in enumerate(self.parts):
@@ -279,6 +299,7 @@ class Layout:
         marks = [(name, frozenset(each.marks)) for name, each in self.kinds.items() if each.marks]
         object.__setattr__(self, "_compiled", compiled)
         object.__setattr__(self, "_marks", marks)
+        object.__setattr__(self, "_met", {})
 
     def __reduce__(self) -> tuple[Callable[..., Layout], tuple[object, ...]]:
         return _remake, tuple(getattr(self, each.name) for each in fields(self))
@@ -338,7 +359,7 @@ class Layout:
         if row.origin is None or row.kind not in self.kinds:
             return row
         origin = self._compiled[row.kind].settled(row, extras)  # type: ignore[attr-defined]
-        return row if origin is row.origin else replace(row, origin=origin)
+        return row if origin is row.origin else replace(row, origin=origin, encoded=None)
 
     def without_spelling(self, kind: str, origin: Origin) -> Origin | None:
         """An origin of this layout without what says only how a JSON text was spelled."""
@@ -377,8 +398,15 @@ class Layout:
         return self._recognise(held) is not None or self._is_ghost(held, key)
 
     def _recognise(self, held: Record) -> str | None:
+        met: dict[tuple[str, ...], str | None] = self._met  # type: ignore[attr-defined]
+        names = tuple(held)
+        if names in met:
+            return met[names]
         marks: list[tuple[str, frozenset[str]]] = self._marks  # type: ignore[attr-defined]
-        return next((name for name, wanted in marks if wanted <= held.keys()), None)
+        told = next((name for name, wanted in marks if wanted <= held.keys()), None)
+        if len(met) < _SIGNATURES:
+            met[names] = told
+        return told
 
     def _is_ghost(self, held: Record, key: tuple[str, ...]) -> bool:
         return frozenset(held) - frozenset(key) in self.ghosts
@@ -388,11 +416,55 @@ def _remake(*parts: object) -> Layout:
     return Layout(*parts)  # type: ignore[arg-type]
 
 
+_SIGNATURES = 1_000  # of a kind are remembered; a store that has more has no columns, and is read with more care
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How one dict becomes another where all that matters are names, and types where they count: its names, which values go there, and codecs."""
+
+    is_way: bool
+    names: tuple[str, ...] = ()
+    pick: Callable[[tuple[Value, ...]], tuple[Value, ...]] | None = None  # None: all values, as they come
+    coded: tuple[tuple[str, Place], ...] = ()
+
+    @staticmethod
+    def of(one: Record, sources: list[str], names: tuple[str, ...], coded: list[tuple[str, Place]]) -> _Way:
+        """`sources` are the names in `one` of what becomes `names`; what is not there becomes None."""
+        if len(sources) < 2:
+            return _NO_WAY  # itemgetter would give no tuple
+        places = {name: number for number, name in enumerate(one)}
+        numbers = [places.get(source, len(one)) for source in sources]
+        return _Way(True, names, itemgetter(*numbers) if numbers != [*range(len(one))] else None, tuple(coded))
+
+    def made(self, one: Record, codec: Callable[[Place, Value], Value]) -> Record:
+        values: Iterable[Value] = one.values()
+        other = dict(zip(self.names, values if self.pick is None else self.pick((*values, None))))
+        for name, spot in self.coded:
+            other[name] = codec(spot, other[name])
+        return other
+
+
+_NO_WAY = _Way(False)
+
+
+def _needs_a_look(spot: Place, value: Value) -> bool:
+    """Whether a value of this type is a field's as it is, or only some are."""
+    return spot.form != "native" or (spot.field.type == "float" and type(value) is int)
+
+
+def _encode_but_null(spot: Place, value: Value) -> Value:
+    return None if value is None and not spot.says_null else encode(spot, value)
+
+
 class _Compiled:
-    """One kind's codecs, with what can be known beforehand worked out once."""
+    """One kind's codecs, with what can be known beforehand worked out once, and the rest when it is met first."""
 
     def __init__(self, layout: Layout, spec: KindLayout) -> None:
         self.layout, self.spec = layout, spec
+        self._reads: dict[tuple[object, ...], _Way] = {}
+        self._writes: dict[tuple[str, ...], _Way] = {}
+        self._fitting: set[tuple[str, ...]] = set()
         self.kind = spec.kind
         self.known = spec.attributes
         self.fields = frozenset(place.field.name for place in spec.places)
@@ -412,6 +484,20 @@ class _Compiled:
         )
 
     def read(self, held: Record, place: str, origin: Origin | None) -> Row:
+        signature = (*held, *map(type, held.values()))
+        known = self._reads.get(signature)
+        if known is None:
+            record = self._record(held)
+            if len(self._reads) < _SIGNATURES:
+                self._reads[signature] = self._way_of_reading(held, record)
+        else:
+            record = known.made(held, decode) if known.is_way else self._record(held)
+        row = Row(self.kind.name, record, origin, place)
+        if self.watched or self.spec.extra:
+            row.origin = self._origin(row, held)
+        return row
+
+    def _record(self, held: Record) -> Record:
         record: Record = {}
         for spot in self.spec.places:
             name = spot.field.name
@@ -434,10 +520,20 @@ class _Compiled:
         for name, value in held.items():
             if name not in self.known and not (value is None and self.layout.absent_is_null):
                 record[self._unknown_name(name)] = value
-        row = Row(self.kind.name, record, origin, place)
-        if self.watched or self.spec.extra:
-            row.origin = self._origin(row, held)
-        return row
+        return record
+
+    def _way_of_reading(self, held: Record, record: Record) -> _Way:
+        """How what has the names and types of this item becomes a record; none if that cannot be known without its values."""
+        if any(p.otherwise or p.head for p in self.spec.places):
+            return _NO_WAY
+        spots = {p.field.name: p for p in self.spec.places if p.attribute in held}
+        sources = [spots[name].attribute if name in spots else name for name in record]
+        coded = [
+            (name, spots[name])
+            for name, source in zip(record, sources)
+            if name in spots and held[source] is not None and _needs_a_look(spots[name], held[source])
+        ]
+        return _Way.of(held, sources, tuple(record), coded)
 
     def _unknown_name(self, attribute: str) -> str:
         if attribute in self.fields:
@@ -470,23 +566,19 @@ class _Compiled:
         return made
 
     def write(self, row: Row) -> Record:
-        held: Record = {}
         record, origin = row.record, row.origin
         given = origin.set if origin is not None and origin.layout == self.layout.id else {}
-        for spot in self.spec.places:
-            if spot.attribute in given:
-                continue
-            if spot.field.name in record:
-                value = record[spot.field.name]
-                held[spot.attribute] = None if value is None and not spot.says_null else encode(spot, value)
-            elif self.layout.absent_is_null or spot.otherwise:
-                held[spot.attribute] = None  # else the field would be read from the other attribute
-        for name in record.keys() - self.fields:
-            if name in self.known:
-                raise RecordError(
-                    f'the field "{name}" has the name of an attribute that the layout {self.layout.id} makes itself'
-                )
-            held[name] = record[name]
+        if given:
+            held = self._attributes(record, given)
+        else:
+            signature = tuple(record)
+            known = self._writes.get(signature)
+            if known is None:
+                held = self._attributes(record, given)
+                if len(self._writes) < _SIGNATURES:
+                    self._writes[signature] = self._way_of_writing(record, held)
+            else:
+                held = known.made(record, _encode_but_null) if known.is_way else self._attributes(record, given)
         for key in self.templated:
             if key.attribute in given:
                 continue
@@ -506,6 +598,37 @@ class _Compiled:
             self._is_told(held)
         return held
 
+    def _attributes(self, record: Record, given: Mapping[str, Value]) -> Record:
+        held: Record = {}
+        for spot in self.spec.places:
+            if spot.attribute in given:
+                continue
+            if spot.field.name in record:
+                value = record[spot.field.name]
+                held[spot.attribute] = None if value is None and not spot.says_null else encode(spot, value)
+            elif self.layout.absent_is_null or spot.otherwise:
+                held[spot.attribute] = None  # else the field would be read from the other attribute
+        for name in record.keys() - self.fields:
+            if name in self.known:
+                raise RecordError(
+                    f'the field "{name}" has the name of an attribute that the layout {self.layout.id} makes itself'
+                )
+            held[name] = record[name]
+        return held
+
+    def _way_of_writing(self, record: Record, held: Record) -> _Way:
+        """How what has the fields of this record becomes attributes."""
+        spots = {p.attribute: p for p in self.spec.places}
+        if len(spots) < len(self.spec.places):
+            return _NO_WAY
+        sources = [spots[name].field.name if name in spots else name for name in held]
+        coded = [
+            (name, spots[name])
+            for name, source in zip(held, sources)
+            if name in spots and source in record and spots[name].form != "native"
+        ]
+        return _Way.of(record, sources, tuple(held), coded)
+
     def _is_told(self, held: Record) -> None:
         """What is written must be read again as a record of this kind."""
         told = self.layout._recognise(held)
@@ -517,6 +640,8 @@ class _Compiled:
 
     def fit(self, row: Row, unknown_fields: str) -> Row:
         record = row.record
+        if row.origin is None and (signature := tuple(record)) in self._fitting:
+            return row
         unknown = record.keys() - self.fields
         if unknown and not self.layout.keeps_unknown:
             if unknown_fields != "drop":
@@ -530,6 +655,8 @@ class _Compiled:
             record = record | dict.fromkeys(unsaid)
         origin = self._fit_origin(row.origin)
         if record is row.record and origin is row.origin:
+            if origin is None and len(self._fitting) < _SIGNATURES:
+                self._fitting.add(signature)
             return row
         return Row(row.kind, record, origin, row.place)
 

@@ -136,13 +136,15 @@ class Row:
     """A record with its kind, its origin and its place.
 
     `place` is the physical key in its store as text (a row id, a DynamoDB key, a line number): it breaks ties between
-    duplicates and is shown with rejects. It is no part of the record and never travels.
+    duplicates and is shown with rejects. It is no part of the record and never travels. `encoded` is what the sink's own reader made of the
+    row in `fit`, so that the sink need not make it once more; it means nothing to anybody else.
     """
 
     kind: str
     record: Record
     origin: Origin | None = None
     place: str = ""
+    encoded: Any = field(default=None, compare=False, repr=False)
 
     def to_plain(self) -> Record:
         """The row as a line of JSON Lines, so that what was left behind is a source like any other."""

@@ -89,7 +89,7 @@ _MASK = (1 << 128) - 1
 class Expected:
     """What of a page should be in the sink, as the sink would give it back, and what became of the rest.
 
-    `due`: rows that the sink's time-to-live deletes within DUE_SECONDS. Of foreign items that stay behind: the places of those that nobody
+    `digests` are those of `rows`. `due`: rows that the sink's time-to-live deletes within DUE_SECONDS. Of foreign items that stay behind: the places of those that nobody
     expected, and how many are ghosts or were accepted by a pattern.
     """
 
@@ -101,9 +101,13 @@ class Expected:
     accepted: int = 0
     due: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
+    digests: dict[str, Digest] = field(default_factory=dict)
 
     def tally(self, kind: str) -> Tally:
-        return self.tallies.setdefault(kind, Tally())
+        found = self.tallies.get(kind)
+        if found is None:
+            found = self.tallies[kind] = Tally()
+        return found
 
 
 def carries_foreign(source: Source, reader: Reader, kinds: Iterable[str]) -> bool:
@@ -153,7 +157,7 @@ class Pair:
                 tally.duplicates += 1
                 out.duplicates.append(row)
             else:
-                fitted = self._fit(row)
+                fitted = self._fit(row, out.digests)
                 if isinstance(fitted, Reject):
                     tally.rejected += 1
                     out.rejects.append(fitted)
@@ -170,6 +174,7 @@ class Pair:
         if self.carries_foreign and self.reader.takes(item):
             out.tally(FOREIGN).read += 1
             out.rows.append(item.as_row())
+            self.note(out.digests, out.rows[-1:])
         elif item.ghost:
             out.ghosts += 1
         elif any(_is_meant(pattern, item.place) for pattern in self.reader.setting.foreign):
@@ -182,12 +187,16 @@ class Pair:
         rows = [row for row in page.rows if row.kind in self.kinds]
         return rows + [item.as_row() for item in page.foreign] if self.carries_foreign else rows
 
-    def _fit(self, row: Row) -> Row | Reject:
+    def _fit(self, row: Row, digests: dict[str, Digest]) -> Row | Reject:
+        """The row as the sink would give it back, noted; or why it cannot travel."""
+        fitted = self.reader.fit(row)
+        if isinstance(fitted, Reject):
+            return fitted
         try:
-            canonical(row.record)
+            self.note(digests, (fitted,))
         except ValueError as exc:
             return Reject(row.kind, row.place, str(exc), row.record, row.origin)
-        return self.reader.fit(row)
+        return fitted
 
     def _count_reject(self, out: Expected, kind: str) -> None:
         tally = out.tally(kind if kind in self.kinds else UNKNOWN_KIND)
@@ -225,7 +234,11 @@ class Pair:
     def note(self, digests: dict[str, Digest], rows: Iterable[Row]) -> None:
         """Add rows, of either store, to the digest of their kind."""
         for row in rows:
-            digests.setdefault(row.kind, Digest()).note(self.bucket(row), digest16(self._bytes(row)))
+            bucket, hashed = self.bucket(row), digest16(self._bytes(row))
+            digest = digests.get(row.kind)
+            if digest is None:
+                digest = digests[row.kind] = Digest()
+            digest.note(bucket, hashed)
 
     def fingerprint(self, row: Row) -> bytes:
         return digest16(self._bytes(row)).to_bytes(16, "big")
@@ -234,7 +247,7 @@ class Pair:
         record: Record = row.record
         if row.kind == FOREIGN:
             return canonical(record)
-        if self._drop_null:
+        if self._drop_null and None in record.values():
             record = {name: value for name, value in record.items() if value is not None}
         origin = self._settled(row)
         return canonical(record) if origin is None else canonical([record, origin.to_plain()])

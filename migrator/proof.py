@@ -104,7 +104,8 @@ def read_source(pair: Pair, tick: Callable[[int], None], leave: Callable[[str, E
             count += 1
             if expected.rejects or expected.duplicates:
                 leave(f"{count:010}", expected)
-            pair.note(seen.digests, expected.rows)
+            for kind, digest in expected.digests.items():
+                seen.digests.setdefault(kind, Digest()).add(digest)
             for kind, tally in expected.tallies.items():
                 seen.tallies.setdefault(kind, Tally()).add(tally)
             seen.foreign += len(expected.foreign)

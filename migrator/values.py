@@ -83,9 +83,9 @@ def by_value(value: Value) -> Value:
             return whole if -_EXACT <= whole <= _EXACT else {"$n": _scientific(Decimal(repr(value)))}
         return value if math.isfinite(value) else {"$float": repr(value)}
     if kind is dict:
-        return _escaped({k: by_value(v) for k, v in value.items()})
+        return _escaped(value if _is_plain(value.values()) else {k: by_value(v) for k, v in value.items()})
     if kind is list:
-        return [by_value(v) for v in value]
+        return value if _is_plain(value) else [by_value(v) for v in value]
     if kind is Decimal:
         plain = of_decimal(value)
         return by_value(plain) if type(plain) is not Decimal else {"$n": _scientific(plain)}
@@ -96,6 +96,19 @@ def by_value(value: Value) -> Value:
             "$set": sorted((by_value(v) for v in value), key=lambda v: orjson.dumps(v, option=orjson.OPT_SORT_KEYS))
         }
     raise ValueError(f"a record cannot hold a value of type {kind.__name__}")
+
+
+def _is_plain(values: Iterable[Value]) -> bool:
+    """Whether all of them are what they stand for in every form that is written: most are, and most records need no copy."""
+    for value in values:
+        kind = type(value)
+        if kind is str or value is None or kind is bool:
+            continue
+        if kind is float and value % 1 and math.isfinite(value):
+            continue
+        if kind is not int or not -_EXACT <= value <= _EXACT:
+            return False
+    return True
 
 
 def _scientific(exact: Decimal) -> str:
@@ -203,9 +216,9 @@ def _tagged(value: Value) -> Value:
     if kind is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if kind is dict:
-        return _escaped({k: _tagged(v) for k, v in value.items()})
+        return _escaped(value if _is_plain(value.values()) else {k: _tagged(v) for k, v in value.items()})
     if kind is list:
-        return [_tagged(v) for v in value]
+        return value if _is_plain(value) else [_tagged(v) for v in value]
     if kind is Decimal:
         return orjson.Fragment(str(value)) if value.is_finite() else _tagged(float(value))
     if kind is bytes:

@@ -538,3 +538,36 @@ def test_a_field_that_had_another_name_is_read_from_it_and_left_there(item: Reco
     assert layout.write(row) == held
     if "f" not in item:
         assert layout.settled(row).origin is None  # where it is read from is no difference
+
+
+# What is remembered of names and types ---------------------------------------------------------------------------------
+
+
+def test_a_null_in_a_json_text_teaches_nothing_wrong_of_the_next_record() -> None:
+    """The first item of some names and types shows how the others are read: by its names and types, never by its values."""
+    kind = Kind("note", (Field("id", "text"), Field("about", "json"), Field("weight", "float")), ("id",))
+    places = tuple(Place(each, each.name, "json" if each.type == "json" else "native") for each in kind.fields)
+    layout = Layout("notes", "file", {"note": KindLayout(kind, places)})
+    held = [
+        {"id": "1", "about": "null", "weight": 1},
+        {"id": "2", "about": '{"a": 1}', "weight": 10**20},
+        {"id": "3", "about": "null", "weight": 3},
+        {"id": "4", "about": "[]", "weight": 10**20},
+    ]
+    found = [layout.read(each, "", "note") for each in held]
+    assert [row.record for row in found if isinstance(row, Row)] == [
+        {"id": "1", "about": None, "weight": 1},
+        {"id": "2", "about": {"a": 1}, "weight": 1e20},
+        {"id": "3", "about": None, "weight": 3},
+        {"id": "4", "about": [], "weight": 1e20},
+    ]
+    assert [type(row.record["weight"]) for row in found if isinstance(row, Row)] == [int, float, int, float]
+    broken = layout.read({"id": "5", "about": "{", "weight": 1}, "", "note")
+    assert isinstance(broken, Reject) and "about holds no JSON text" in broken.reason
+    for _ in range(3):
+        assert [layout.write(row)["about"] for row in found if isinstance(row, Row)] == [
+            "null",
+            '{"a": 1}',
+            "null",
+            "[]",
+        ]

@@ -26,6 +26,7 @@ from botocore import exceptions as boto
 from botocore.config import Config
 
 from migrator.adapters.dynamodb_values import Item
+from migrator.adapters.dynamodb_wire import Wire
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.model import Address, Record, Shape
 
@@ -131,6 +132,7 @@ class Table:
         self.name = address.name
         self.words = address.text
         self._session, self.client = _client(address)
+        self._wire = Wire(self.client)
         self.profile: str = self._session.profile_name
         url = urlsplit(self.client.meta.endpoint_url)
         self.endpoint = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"  # never a password
@@ -194,7 +196,7 @@ class Table:
             with pace.turn(stop):
                 try:
                     with _sorted_errors(self, operation):
-                        answer: dict[str, Any] = getattr(self.client, operation)(**request)
+                        answer = self._wire.ask(operation, request)
                     # A proxy's page, or half an answer, is an answer without content to botocore.
                     if _NEEDED.get(operation, "ResponseMetadata") in answer:
                         return answer

@@ -170,15 +170,16 @@ class JsonReader(Reader):
     def fit(self, row: Row) -> Row | Reject:
         try:
             fitted = self.layout.fit(row, self.setting.unknown_fields)
-            size = len(to_line(self.layout, self.is_document, fitted))
-            if size > self.setting.record_bytes:
-                raise RecordError(too_large(size, self.setting.record_bytes))
+            line = to_line(self.layout, self.is_document, fitted)
+            if len(line) > self.setting.record_bytes:
+                raise RecordError(too_large(len(line), self.setting.record_bytes))
+            fitted.encoded = line
         except (RecordError, ValueError, RecursionError) as exc:
             return rejected(row, str(exc))
         return fitted
 
     def weigh(self, row: Row) -> Weight:
-        return Weight(len(to_line(self.layout, self.is_document, row)) + 1)
+        return Weight(len(row.encoded or to_line(self.layout, self.is_document, row)) + 1)
 
     def _paged(self, items: Iterator[_Item]) -> Iterator[Page]:
         """Pages of items; the file must be the same before and behind each."""
@@ -428,7 +429,8 @@ class FileSink(Sink):
             raise StoreError(f"{self.path}: a file is compared as a whole; single records cannot be refused")
         with _sorted_errors(self.path):
             for row in rows:
-                self._part(row.kind if self.is_document else "all").add(to_line(self.layout, self.is_document, row))
+                line = row.encoded or to_line(self.layout, self.is_document, row)
+                self._part(row.kind if self.is_document else "all").add(line)
 
     def flush(self) -> Flushed:
         with _sorted_errors(self.path):

@@ -59,7 +59,9 @@ class MemoryStore:
 
     def put(self, row: Row, key: bytes, fresh: bool = False) -> None:
         place = self.end if fresh else self.places.get(key, self.end)
-        self.rows[place] = replace(row, place=f"{place:09} {row.place}".rstrip() if fresh else f"{place:09}")
+        self.rows[place] = replace(
+            row, place=f"{place:09} {row.place}".rstrip() if fresh else f"{place:09}", encoded=None
+        )
         self.places.setdefault(key, place)
         self.version += 1
 

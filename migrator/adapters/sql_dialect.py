@@ -155,6 +155,10 @@ class Dialect(ABC):
     def problem(self, column: Column, value: Value) -> str | None:
         """Why a column would not give this value back, or None."""
 
+    @abstractmethod
+    def takes_any(self, column: Column, sort: type) -> bool:
+        """Whether a column gives every value of a Python type back, as far as a text is Unicode."""
+
     # The rest is the same everywhere.
 
     def text(self, statement: ClauseElement, *parameters: str) -> str:
@@ -389,6 +393,9 @@ class Sqlite(Dialect):
         return insert.on_conflict_do_nothing(index_elements=target)
 
     # Values
+
+    def takes_any(self, column: Column, sort: type) -> bool:
+        return (sort is str and column.affinity in ("text", "none")) or (sort is type(None) and not column.required)
 
     def problem(self, column: Column, value: Value) -> str | None:
         if value is None:

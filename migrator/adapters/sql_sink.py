@@ -168,7 +168,7 @@ class SqlSink(Sink):
     def _write(self, pairs: Iterable[tuple[Row, Row | None]], existing: Existing) -> None:
         for kind, group in groupby(pairs, key=lambda pair: pair[0].kind):
             with sorted_errors(f"{self.text}, writing"):
-                writes = [_Write(row, self.layout.write(row), before) for row, before in group]
+                writes = [_Write(row, row.encoded or self.layout.write(row), before) for row, before in group]
                 done = 0
                 patience = time.monotonic() + files.BUSY_SECONDS
                 while done < len(writes):

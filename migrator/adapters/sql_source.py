@@ -32,8 +32,10 @@ from migrator.model import (
     Weight,
     counted,
 )
+from migrator.values import Value
 
 _PARTITION_ROWS = 10_000
+_SIGNATURES = 1_000  # combinations of types in a table's rows that are remembered
 
 
 class SqlSource(Source):
@@ -207,6 +209,7 @@ class SqlReader(SqlSource, Reader):
         super().__init__(address, setting)
         self._finders: dict[str, Finder] = {}
         self._targets: dict[str, Table] = {}
+        self._by_types: dict[tuple[object, ...], tuple[list[int], list[int]]] = {}
 
     def snapshot(self) -> Snapshot:
         return Snapshot("live", None, f"{self.text} as it is while it is read")
@@ -232,9 +235,11 @@ class SqlReader(SqlSource, Reader):
         table = self._targets.get(row.kind) or self._target(row.kind)
         try:
             fitted = self._fit_fields(row, table)
-            self._check(table, self.layout.write(fitted))
+            held = self.layout.write(fitted)
+            self._check(table, held)
         except RecordError as exc:
             return rejected(row, str(exc))
+        fitted.encoded = held
         return fitted
 
     def weigh(self, row: Row) -> Weight:
@@ -252,13 +257,28 @@ class SqlReader(SqlSource, Reader):
         return replace(fitted, record=fitted.record | {name: record[name] for name in own})
 
     def _check(self, table: Table, held: Record) -> None:
-        for column in table.columns:
-            value = held.get(column.name)
+        values = table.values(held)
+        for number in self._unsure(table, values):
+            column, value = table.columns[number], values[number]
             problem = self.dialect.problem(column, value)
             if problem is None and type(value) is bytes and column.name in table.attributes:
                 problem = f"{column.name} holds bytes"
             if problem is not None:
                 raise RecordError(problem)
+
+    def _unsure(self, table: Table, values: Sequence[Value]) -> Sequence[int]:
+        """The columns whose values must be looked at: those of whose types some are refused, and all where a text might be no Unicode."""
+        signature = (table.name, *map(type, values))
+        known = self._by_types.get(signature)
+        if known is None:
+            sure = [self.dialect.takes_any(column, type(value)) for column, value in zip(table.columns, values)]
+            texts = [number for number, value in enumerate(values) if type(value) is str]
+            unsure = [number for number, is_sure in enumerate(sure) if not is_sure]
+            known = texts, unsure
+            if len(self._by_types) < _SIGNATURES:
+                self._by_types[signature] = known
+        texts, unsure = known
+        return unsure if "".join([values[number] for number in texts]).isascii() else range(len(values))
 
     def _target(self, kind: str) -> Table:
         """The table as it is, or as `prepare` would make it. ConfigError if another schema's is in its place."""
@@ -289,6 +309,7 @@ class SqlReader(SqlSource, Reader):
         super().close()
         self._finders.clear()
         self._targets.clear()
+        self._by_types.clear()
 
 
 def find_row(finder: Finder, rows: Rows, held: Record) -> Row | None:

@@ -1,0 +1,133 @@
+"""Items as bytes on their way through boto3: what it would make of dicts, and dicts of, is made and read here, several times as fast.
+
+A batch's body is put into boto3's own request, and the items of an answer are taken out before it parses them, by its events
+(`provide-client-params` and `before-call`, which are documented, and `before-parse`, which is not). Credentials, endpoints, signatures and
+what is an error stay boto3's. Where an event does not come any more, boto3 makes the request, or parses the answer, itself: slower, and the same.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from migrator.adapters.dynamodb_values import Item
+
+_READING = ("Scan", "Query", "BatchGetItem")
+_BODY = "body of migrator"  # our name in the context of a request
+
+
+class Puts(Sequence[dict[str, Any]]):
+    """Put requests of a batch, as the JSON texts of their items; as dicts only where boto3 itself must make the body."""
+
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        self.texts = texts
+        self.is_sent = False
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, number: Any) -> Any:
+        return {"PutRequest": {"Item": from_text(self.texts[number])}}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[number] for number in range(len(self)))
+
+    def body(self, table: str) -> bytes:
+        name = orjson.dumps(table)
+        puts = b'}},{"PutRequest":{"Item":'.join(self.texts)
+        return b"".join((b'{"RequestItems":{', name, b':[{"PutRequest":{"Item":', puts, b"}}]}}"))
+
+
+class Wire:
+    """One client of boto3's, that takes batches as bytes and gives the items of its answers as they are in the answer's JSON."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._is_plain = False
+        events = client.meta.events
+        events.register("provide-client-params.dynamodb.BatchWriteItem", self._take)
+        events.register("before-call.dynamodb.BatchWriteItem", self._give)
+        for operation in _READING:
+            events.register(f"before-parse.dynamodb.{operation}", self._read)
+
+    def ask(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request, and boto3's own exceptions."""
+        call = getattr(self._client, operation)
+        puts = [each for each in request.get("RequestItems", {}).values() if isinstance(each, Puts)]
+        answer: dict[str, Any]
+        try:
+            answer = call(**request)
+        except Exception:
+            if all(each.is_sent for each in puts) or self._is_plain:
+                raise
+        else:
+            if all(each.is_sent for each in puts) or self._is_plain:
+                return answer
+        self._is_plain = True  # an event did not come: what was sent held no items
+        answer = call(**request)
+        return answer
+
+    def _take(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> dict[str, Any] | None:
+        requests = params["RequestItems"]
+        if self._is_plain or len(requests) != 1:
+            return None
+        ((table, puts),) = requests.items()
+        if not isinstance(puts, Puts):
+            return None
+        context[_BODY] = table, puts
+        return params | {"RequestItems": {table: []}}
+
+    def _give(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        if _BODY in context:
+            table, puts = context[_BODY]
+            params["body"] = puts.body(table)
+            puts.is_sent = True
+
+    def _read(self, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+        body = response_dict["body"]
+        if response_dict["status_code"] != 200:
+            return
+        try:
+            answer = orjson.loads(body)
+        except ValueError:
+            return  # boto3 says what it makes of that
+        if type(answer) is dict:
+            customized_response_dict.update(_with_bytes(answer) if b'"B' in body else answer)
+            response_dict["body"] = b"{}"
+
+
+def to_text(item: Item) -> bytes:
+    """An item as JSON text, bytes in base64. TypeError for text that is not Unicode."""
+    return orjson.dumps(item, default=_base64)
+
+
+def from_text(text: bytes) -> Item:
+    """And back."""
+    item: Item = orjson.loads(text)
+    if b'"B' in text:
+        item = _with_bytes(item)
+    return item
+
+
+def _base64(value: Any) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError
+
+
+def _with_bytes(held: Any) -> Any:
+    """Attributes of bytes among whatever an answer holds: their base64 as bytes."""
+    if type(held) is list:
+        return [_with_bytes(each) for each in held]
+    if type(held) is not dict:
+        return held
+    if len(held) == 1:
+        ((sort, inner),) = held.items()
+        if sort == "B" and type(inner) is str:
+            return {"B": base64.b64decode(inner)}
+        if sort == "BS" and type(inner) is list:
+            return {"BS": [base64.b64decode(each) for each in inner]}
+    return {name: _with_bytes(inner) for name, inner in held.items()}
