@@ -476,6 +476,7 @@ class _Compiled:
         self.spelled = frozenset(p.attribute for p in spec.places if p.form == "json")
         self.olds = {p.otherwise: p.attribute for p in spec.places if p.otherwise and p.otherwise not in made}
         watched = {p.attribute for p in self.coded} | {key.attribute for key in self.templated}
+        self.of_store = frozenset(spec.extra)
         self.watched = tuple(sorted(watched | self.olds.keys()))
         self.absent_nulls = (
             frozenset(p.field.name for p in spec.places if p.field.null == "absent")
@@ -541,6 +542,8 @@ class _Compiled:
         return attribute
 
     def _origin(self, row: Row, held: Record) -> Origin | None:
+        if self._is_as_made(row.record, held):
+            return None
         made = self._templates(row.record)
         for spot in self.coded:
             value = row.record.get(spot.field.name)
@@ -555,6 +558,18 @@ class _Compiled:
         if not (differs or unset or extra):
             return None
         return Origin(self.layout.store, self.layout.id, differs, unset, extra)
+
+    def _is_as_made(self, record: Record, held: Record) -> bool:
+        """Whether all that could need an origin is as `write` would make it, where that is soon told: where only keys are made."""
+        if self.coded or self.olds or not self.of_store.isdisjoint(held):
+            return False
+        for key in self.templated:
+            try:
+                if held.get(key.attribute) != key.render(self.kind, record):
+                    return False
+            except RecordError:
+                return False
+        return True
 
     def _templates(self, record: Record) -> Record:
         made: Record = {}

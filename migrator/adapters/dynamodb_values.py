@@ -6,6 +6,7 @@ Pure: knows the service's types, limits and arithmetic, and neither boto3 nor a 
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from migrator.errors import RecordError
@@ -99,6 +100,8 @@ def _number_text(value: Value) -> str:
     """The shortest decimal text, as LuminoraCore writes it (`Decimal(str(x))`)."""
     if type(value) is int and -(10**DIGITS) < value < 10**DIGITS:
         return str(value)
+    if type(value) is float and (1e-130 <= abs(value) < 1e126 or not value):
+        return repr(value)
     exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     if not exact.is_finite():
         raise ValueError("is not a finite number")
@@ -123,6 +126,9 @@ def to_item(attributes: Record) -> Item:
     """Raises RecordError, naming the attribute, if DynamoDB cannot hold one."""
     item: Item = {}
     for name, value in attributes.items():
+        if type(value) is str and name and value.isascii() and name.isascii():  # nearly all
+            item[name] = {"S": value}
+            continue
         try:
             item[_name(name)] = to_attribute(value)
         except ValueError as exc:
@@ -131,7 +137,7 @@ def to_item(attributes: Record) -> Item:
 
 
 def from_item(item: Item) -> Record:
-    return {name: from_attribute(attribute) for name, attribute in item.items()}
+    return {name: attribute["S"] if "S" in attribute else from_attribute(attribute) for name, attribute in item.items()}
 
 
 # Limits and sizes ------------------------------------------------------------------------------------------------------
@@ -144,14 +150,19 @@ def item_size(item: Item) -> int:
     here they are as DynamoDB Local counts them: a byte, and one for each pair of digits, pairs aligned at the decimal point, and
     one for a minus; 0 is one byte.
     """
-    return sum(len(name.encode()) + _value_size(attribute) for name, attribute in item.items())
+    return sum([_name_size(name) + _value_size(attribute) for name, attribute in item.items()])
+
+
+@lru_cache(4096)
+def _name_size(name: str) -> int:
+    return len(name.encode())
 
 
 def _value_size(attribute: AttributeValue) -> int:
     ((sort, held),) = attribute.items()
+    if sort == "S":
+        return len(held) if held.isascii() else len(held.encode())
     match sort:
-        case "S":
-            return len(held) if held.isascii() else len(held.encode())
         case "N":
             return _number_size(held)
         case "B":
@@ -169,6 +180,7 @@ def _value_size(attribute: AttributeValue) -> int:
     return 1  # NULL, BOOL
 
 
+@lru_cache(4096)
 def _number_size(text: str) -> int:
     exact = Decimal(text)
     if not exact:
@@ -189,7 +201,7 @@ def check_item(item: Item, key: tuple[str, ...], index: tuple[str, ...] | None) 
             raise RecordError(f"the key attribute {name} is not text")
         if not text:
             raise RecordError(f"the key attribute {name} is empty")
-        if len(text.encode()) > limit:
+        if len(text) * 4 > limit and len(text.encode()) > limit:
             raise RecordError(f"the key attribute {name} takes {len(text.encode()):,} bytes, DynamoDB allows {limit:,}")
     size = item_size(item)
     if size > ITEM_BYTES:
