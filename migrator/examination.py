@@ -27,7 +27,16 @@ from migrator.binding import reading
 from migrator.config import resolve
 from migrator.engine import WANTED_PARTITIONS
 from migrator.errors import ConfigError, MigratorError
-from migrator.luminoracore import FILE, Advice, Configuration, SortOfStore, StorageType, advice, configuration
+from migrator.luminoracore import (
+    FILE,
+    TYPE_VARIABLE,
+    Advice,
+    Configuration,
+    SortOfStore,
+    StorageType,
+    advice,
+    configuration,
+)
 from migrator.mapping_file import load_mapping
 from migrator.model import Address, Finding, counted
 from migrator.plan import DEFAULT_MAPPING, Store, look_at
@@ -131,7 +140,8 @@ def examine(
         found.configuration.append(Finding(FILE, "fault", str(exc), mend))
         told = configuration(environ, None)
     active = told.types[0]
-    found.configuration += [*_of_the_types(told), *_of_the_rest(told, active), *_of_the_code(folder)]
+    found.configuration += [*_of_the_types(told), *_of_what_disagrees(told, folder)]
+    found.configuration += [*_of_the_rest(told, active), *_of_the_code(folder)]
     for name, sort in told.stores.items():
         with show.step(f"examining {name}"):
             diagnosis = _configured(name, sort, name == active.becomes, environ, folder, is_probed)
@@ -165,6 +175,24 @@ def _of_the_types(told: Configuration) -> Iterator[Finding]:
             )
         else:
             yield Finding(what, "well", f"{words}, so LuminoraCore starts with {each.becomes}")
+
+
+def _of_what_disagrees(told: Configuration, folder: Path) -> Iterator[Finding]:
+    """File and variable, where they say different things of the store in use: which of them counts, only the application's code tells."""
+    active, *others = told.types
+    pairs = [
+        ("storage type", active.told, other.told)
+        for other in others
+        if other.told.by == TYPE_VARIABLE and active.becomes not in (None, other.becomes)
+    ]
+    sort = told.stores.get(active.becomes or "")
+    for item in sort.items.values() if sort else ():
+        if len(item.told) == 2:
+            values = {str(folder / each.value) if item.key == "database_path" else each.value for each in item.told}
+            pairs += [(item.key, *item.told)] if len(values) == 2 else []
+    for what, file, variable in pairs:
+        seen = f"{file.by} says {file.value} and {variable.by} says {variable.value}: the chat may be kept in either"
+        yield Finding(what, "fault", seen, f"unset {variable.by}")
 
 
 def _export(asked: str) -> str:

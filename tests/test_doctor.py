@@ -517,6 +517,38 @@ def test_a_configuration_that_may_not_be_read_is_not_put_away(monkeypatch: pytes
     assert commands.doctor().is_well
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LUMINORA_STORAGE_TYPE", "redis_flexible"),
+        ("LUMINORA_STORAGE_TYPE", "sqlite"),
+        ("LUMINORA_SQLITE_PATH", "other.db"),
+    ],
+)
+def test_a_variable_that_says_otherwise_than_the_file_is_named(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of them counts, the application's code decides: neither is taken for granted."""
+    config(type="sqlite_flexible", sqlite={"database_path": "luminora.db"})
+    monkeypatch.setenv(variable, value)
+    found = commands.doctor()
+    (fault,) = found.configuration[1:]
+    assert (fault.verdict, fault.mend, found.is_well) == ("fault", f"unset {variable}", False)
+    assert "luminora_config.json: storage." in fault.seen
+    assert f"and {variable} says {value}" in fault.seen
+    do(fault.mend, monkeypatch)
+    assert commands.doctor().is_well
+
+
+def test_one_file_by_two_spellings_is_no_disagreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    config(type="sqlite_flexible", sqlite={"database_path": "luminora.db"})
+    advised = commands.doctor().advice
+    assert advised is not None
+    do(advised.environment, monkeypatch)
+    assert os.environ["LUMINORA_SQLITE_PATH"].startswith("/")
+    assert commands.doctor().is_well
+
+
 def test_code_that_asks_version_1_0_for_dynamodb_is_found(chat: Path) -> None:
     """Its factory raises for it, and whoever catches that is left with memory (fact sheet 8.1)."""
     Path("handler.py").write_text('import x\n\nconfig = StorageConfig(\n    storage_type="dynamodb",\n)\n')
