@@ -214,6 +214,22 @@ def test_no_region_names_the_variable_that_counts(cloud: aws.Cloud, monkeypatch:
     assert commands.doctor("dynamodb://luminora-sessions").is_well
 
 
+def test_a_region_that_is_spelt_wrong_is_named(cloud: aws.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its endpoint has no address, so that it looks like a network that is down."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL_DYNAMODB")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{_free_port()}")
+    monkeypatch.setenv("LUMINORA_DYNAMODB_REGION", "eu-west1")
+    fault = faults(commands.doctor())[0]
+    assert (fault.what, fault.mend) == ("region", "export LUMINORA_DYNAMODB_REGION=eu-west-1")
+    assert fault.seen.startswith("boto3 knows no region eu-west1, and nothing answers at https://dynamodb.eu-west1.")
+    do(fault.mend, monkeypatch)
+    fault = faults(commands.doctor())[0]
+    assert (fault.what, fault.mend) == ("endpoint", "check the network and the proxy")
+    monkeypatch.delenv("HTTPS_PROXY")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", cloud.endpoint)
+    assert commands.doctor().is_well
+
+
 def test_time_to_live_is_told(cloud: aws.Cloud) -> None:
     cloud.time_to_live = {"TimeToLiveStatus": "ENABLED", "AttributeName": "TTL"}
     found = commands.doctor()

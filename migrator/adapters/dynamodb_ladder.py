@@ -80,6 +80,19 @@ def _no_region() -> Finding:
     return Finding("region", "fault", seen, f"export AWS_DEFAULT_REGION={wanted or _GUESSES[0]}")
 
 
+def _silent(table: Table) -> Finding:
+    """Nobody answers. A region that is spelt wrong has no address; one that is merely new has, so only silence makes it a fault."""
+    seen = f"nothing answers at {table.endpoint}"
+    if _is_local(table):
+        return Finding("endpoint", "fault", seen, "unset AWS_ENDPOINT_URL_DYNAMODB AWS_ENDPOINT_URL")
+    known = table.known_regions()
+    if table.region in known:
+        return Finding("endpoint", "fault", seen, "check the network and the proxy")
+    (near,) = difflib.get_close_matches(table.region, known, 1) or _GUESSES[:1]
+    seen = f"boto3 knows no region {table.region}, and {seen}"
+    return Finding("region", "fault", seen, f"export LUMINORA_DYNAMODB_REGION={near}")
+
+
 def _from_the_door(table: Table, address: Address) -> Iterator[Finding]:
     try:
         described = table.describe()
@@ -94,14 +107,7 @@ def _from_the_door(table: Table, address: Address) -> Iterator[Finding]:
         yield Finding("credentials", "fault", seen, "aws sts get-caller-identity")
         return
     except Unreachable:
-        yield Finding(
-            "endpoint",
-            "fault",
-            f"nothing answers at {table.endpoint}",
-            "unset AWS_ENDPOINT_URL_DYNAMODB AWS_ENDPOINT_URL"
-            if _is_local(table)
-            else "check the network and the proxy",
-        )
+        yield _silent(table)
         return
     except Denied as exc:
         yield Finding("credentials", "well", f"from {table.credentials()}")

@@ -151,6 +151,11 @@ class Table:
         found = self._session.get_credentials()
         return str(found.method) if found is not None else "nowhere"
 
+    def known_regions(self) -> list[str]:
+        """All that this version of boto3 knows; AWS may have newer ones."""
+        partitions = self._session.get_available_partitions()
+        return [name for each in partitions for name in self._session.get_available_regions("dynamodb", each)]
+
     @property
     def pool(self) -> ThreadPoolExecutor:
         if self._pool is None:
