@@ -360,7 +360,7 @@ _WORDS = {"missing": "missing", "extra": "extra", "differing": "differing", "ret
 
 
 def _remembered(found: dict[str, Any], width: int) -> Iterator[str]:
-    """What `--proof app` found: a line for each user, those that differ first, and the totals."""
+    """What `--proof app` found: a line for each user, those that differ first, and the totals. Of any width: 0."""
     people = found["people"][:_SHOWN]
     left = min(max((len(harmless(each["user"])) for each in people), default=0), 30)
     fold = textwrap.TextWrapper(
@@ -370,7 +370,8 @@ def _remembered(found: dict[str, Any], width: int) -> Iterator[str]:
         yield "what the application remembers of each user:"
     for each in people:
         told = [_word_told(word, sides["source"], sides["sink"]) for word, sides in each["remembers"].items()]
-        yield from fold.wrap(f"  {harmless(each['user']):<{left}}  {', '.join([*told, _changes_words(each)])}")
+        line = f"  {harmless(each['user']):<{left}}  {', '.join([*told, _changes_words(each)])}"
+        yield from fold.wrap(line) if width else [line]
     if found["asked"] > len(people):
         yield f"  … and {found['asked'] - len(people):,} more"
     named = [each for each in found["differences"] if not each["known"]]
@@ -414,7 +415,7 @@ def _changes_words(person: dict[str, Any]) -> str:
 def _verdict(report: Report) -> Iterator[str]:
     """How it ended, where the details are, and the next step."""
     if report.application is not None:
-        yield from _remembered(report.application, min(columns(sys.stdout), 100))
+        yield from _remembered(report.application, min(columns(sys.stdout), 100) if is_terminal(sys.stdout) else 0)
     if report.estimate is not None:
         yield from _estimate_lines(report.estimate)
     if report.error:
