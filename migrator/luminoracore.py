@@ -264,10 +264,13 @@ def advice(address: Address) -> Advice | None:
     """How LuminoraCore is told to use a store; None where it cannot (fact sheet 8)."""
     if address.store == "dynamodb":
         table, region = address.name, address.options.get("region", "eu-west-1")
+        # LuminoraCore has no argument for an endpoint; boto3 takes it from there (fact sheet 8.2).
+        endpoint = address.options.get("endpoint")
+        there = f" AWS_ENDPOINT_URL_DYNAMODB={shlex.quote(endpoint)}" if endpoint else ""
         return Advice(
             "dynamodb",
             address.text,
-            f"export LUMINORA_STORAGE_TYPE=dynamodb_flexible LUMINORA_DYNAMODB_TABLE={table} LUMINORA_DYNAMODB_REGION={region}",
+            f"export LUMINORA_STORAGE_TYPE=dynamodb_flexible LUMINORA_DYNAMODB_TABLE={table} LUMINORA_DYNAMODB_REGION={region}{there}",
             f'{{"storage": {{"type": "dynamodb_flexible", "dynamodb": {{"table_name": "{table}", "region": "{region}"}}}}}}',
             f'FlexibleDynamoDBStorageV11(table_name="{table}", region_name="{region}")',
         )

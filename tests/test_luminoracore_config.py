@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from migrator.config import resolve
 from migrator.errors import ConfigError
-from migrator.luminoracore import Told, configuration
+from migrator.luminoracore import Told, advice, configuration
 
 
 def configured(folder: Path, **storage: Any) -> Path:
@@ -149,3 +150,13 @@ def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "luminora_config.json").write_text("[" * 100_000)
     with pytest.raises(ConfigError, match="not a LuminoraCore configuration"):
         configuration({}, tmp_path)
+
+
+def test_a_table_at_an_endpoint_is_advised_with_it() -> None:
+    """Without it the application would look for the table at AWS."""
+    found = advice(resolve("dynamodb://chat?region=eu-west-1&endpoint=http://localhost:8000"))
+    assert found is not None
+    assert found.environment.endswith(" AWS_ENDPOINT_URL_DYNAMODB=http://localhost:8000")
+    found = advice(resolve("dynamodb://chat?region=eu-west-1"))
+    assert found is not None
+    assert "ENDPOINT" not in found.environment
