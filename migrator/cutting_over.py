@@ -391,7 +391,9 @@ class _Cutover:
         if left and self.certificate.sink_was_empty and self.terms.delete_extra is None:
             assert report is not None
             self.show.say(f"{counted(left)} of the sink not in the source any more: {report.differences_file}")
-        return {"deleted": report.deleted if report else 0, "left": left}
+        deleted = report.deleted if report else 0
+        self.show.say(f"delete: {deleted:,} deleted, {left:,} left that only the sink holds")
+        return {"deleted": deleted, "left": left}
 
     def _stop(self) -> dict[str, Any]:
         question = next(step.question for step in _STEPS if step.name == "stop")
@@ -521,6 +523,7 @@ class _Cutover:
         report = commands.migrate(path, self.texts[1], options, self.show)
         self._note("tail", report)
         counts = _counts(report)
+        self.show.say(f"tail: {counted(counts['written'])} brought")
         if counts["kept"]:
             self.show.say(
                 f"{counted(counts['kept'])} changed at the source since, and left as the sink holds them; they are in {path}"

@@ -23,6 +23,7 @@ import pytest
 import migrator
 from migrator import Certificate, ConfigError, Options, Terms, cli, commands, mapping_file
 from migrator.checkpoint import State
+from migrator.console import Console
 from migrator.cutting_over import MOST_PASSES, STEPS
 from test_kill import make_chat, rows
 from test_run import lines_of
@@ -345,6 +346,23 @@ def test_two_cutovers_at_once_are_refused(chat: Path, tmp_path: Path) -> None:
 
 
 # Behind the switch -----------------------------------------------------------------------------------------------------
+
+
+def test_each_step_that_changes_the_sink_says_how_many(
+    chat: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sink = tmp_path / "new.db"
+    terms: dict[str, Any] = {"delete_extra": True, "max_delete": 5}
+
+    def said(until: str) -> str:
+        migrator.cutover(chat, sink, None, Terms(until, **AT_ONCE | terms), show=Console())
+        return capfd.readouterr().err
+
+    said("catch-up")
+    change(chat, "DELETE FROM facts WHERE key = 'key-1'")
+    assert "delete: 1 deleted, 0 left that only the sink holds\n" in said("switch")
+    change(chat, add("late"))
+    assert "tail: 1 record brought\n" in said("tail")
 
 
 def test_the_tail_brings_what_arrived_and_never_writes_over_the_application(chat: Path, tmp_path: Path) -> None:
