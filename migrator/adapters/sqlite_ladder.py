@@ -134,11 +134,17 @@ def _problem(look: sqlite3.Connection) -> str | None:
 
 
 def _salvage(path: Path, layout: Layout) -> str:
-    """What can be read into a new file, which takes the place of this one only if there is something in it; this one is kept."""
+    """What can be read into a new file, which takes the place of this one only if there is something in it; this one is kept.
+
+    Not every sqlite3 can `.recover` (Debian's 3.40 cannot); `.dump` reads each table from both ends, and undoes all of it in its last line.
+    """
+    if shutil.which("sqlite3") is None:
+        return "put a sqlite3 command on the PATH (package sqlite3), then ask migrator doctor again"
     quoted, mended, broken = (shlex.quote(f"{path}{suffix}") for suffix in ("", ".mended", ".broken"))
     table = layout.kinds["fact"].collections[0] if "fact" in layout.kinds else "sqlite_master"
     return (
-        f"sqlite3 {quoted} .recover | sqlite3 {mended} && test $(sqlite3 {mended} 'SELECT count(*) FROM {table}') -gt 0 "
+        f"rm -f {mended}; {{ sqlite3 {quoted} .recover || sqlite3 {quoted} .dump; }} 2>/dev/null | sed '$s/^ROLLBACK;.*/COMMIT;/' "
+        f"| sqlite3 {mended} 2>/dev/null; test \"$(sqlite3 {mended} 'SELECT count(*) FROM {table}' 2>&1)\" -gt 0 2>/dev/null "
         f"&& mv {quoted} {broken} && mv {mended} {quoted} || echo 'nothing could be read: put a backup in its place'"
     )
 
