@@ -42,6 +42,8 @@ from migrator.model import Address, Finding, counted
 from migrator.plan import DEFAULT_MAPPING, Store, look_at
 from migrator.probe import leftovers, probe
 from migrator.run import Show
+from migrator.settings import FILE as SETTINGS
+from migrator.settings import load_settings
 
 LOOK_SECONDS = 2.0
 """So long a store is read to say what it holds; a larger one is said to hold at least that."""
@@ -140,6 +142,12 @@ def examine(
         found.configuration.append(Finding(FILE, "fault", str(exc), mend))
         told = configuration(environ, None)
     active = told.types[0]
+    try:
+        load_settings(environ, folder)
+    except ConfigError as exc:  # the chat does not read it, but every other command of ours stops there
+        found.configuration.append(
+            Finding(SETTINGS, "note", str(exc), "mend it as it says, or MIGRATOR_CONFIG=/dev/null")
+        )
     found.configuration += [*_of_the_types(told), *_of_what_disagrees(told, folder)]
     found.configuration += [*_of_the_rest(told, active), *_of_the_code(folder)]
     for name, sort in told.stores.items():

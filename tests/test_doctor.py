@@ -588,6 +588,17 @@ def test_a_variable_that_says_otherwise_than_the_file_is_named(
     assert commands.doctor().is_well
 
 
+def test_settings_of_ours_that_cannot_be_read_are_named_and_are_no_fault_of_the_chat(
+    chat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("migrator.toml").write_text("[stores.live]\naddres = 'chat.db'\n")
+    monkeypatch.delenv("MIGRATOR_CONFIG", raising=False)
+    found = commands.doctor()
+    (note,) = [each for each in found.configuration if each.what == "migrator.toml"]
+    assert (note.verdict, found.is_well) == ("note", True)
+    assert note.seen.endswith("stores.live: unknown key 'addres' (did you mean \"address\"?)")
+
+
 def test_one_file_by_two_spellings_is_no_disagreement(monkeypatch: pytest.MonkeyPatch) -> None:
     config(type="sqlite_flexible", sqlite={"database_path": "luminora.db"})
     advised = commands.doctor().advice
