@@ -43,7 +43,7 @@ from migrator.plan import DEFAULT_MAPPING, Store, look_at
 from migrator.probe import leftovers, probe
 from migrator.run import Show
 from migrator.settings import FILE as SETTINGS
-from migrator.settings import load_settings
+from migrator.settings import Settings, load_settings
 
 LOOK_SECONDS = 2.0
 """So long a store is read to say what it holds; a larger one is said to hold at least that."""
@@ -142,8 +142,9 @@ def examine(
         found.configuration.append(Finding(FILE, "fault", str(exc), mend))
         told = configuration(environ, None)
     active = told.types[0]
+    settings = Settings()
     try:
-        load_settings(environ, folder)
+        settings = load_settings(environ, folder)
     except ConfigError as exc:  # the chat does not read it, but every other command of ours stops there
         found.configuration.append(
             Finding(SETTINGS, "note", str(exc), "mend it as it says, or MIGRATOR_CONFIG=/dev/null")
@@ -157,6 +158,11 @@ def examine(
             found.diagnoses.append(diagnosis)
     with show.step("looking for the best store that works"):
         found.advice = _advice(found.diagnoses, folder)
+    for name in settings.stores:  # looked at, and never advised: one may be a backup
+        with show.step(f"examining {name}"):
+            diagnosis = _named(name, is_probed=False)
+            diagnosis.store, diagnosis.by = name, settings.place("stores", name)
+            found.diagnoses.append(diagnosis)
     return found
 
 

@@ -588,6 +588,26 @@ def test_a_variable_that_says_otherwise_than_the_file_is_named(
     assert commands.doctor().is_well
 
 
+def test_the_stores_of_migrator_toml_are_looked_at_and_never_advised(
+    chat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them may be last night's copy."""
+    monkeypatch.delenv("LUMINORA_SQLITE_PATH")
+    Path("old").mkdir()
+    chat.rename("old/chat.db")
+    config(type="sqlite_flexible", sqlite={"database_path": "./luminora.db"})
+    Path("migrator.toml").write_text(
+        "[stores.kept]\naddress = 'old/chat.db'\n[stores.nowhere]\naddress = 'gone/x.db'\n"
+    )
+    found = commands.doctor()
+    kept, nowhere = found.diagnoses[-2:]
+    assert (kept.store, kept.by.endswith("migrator.toml: stores.kept"), kept.is_usable) == ("kept", True, True)
+    assert kept.records and not kept.is_active
+    assert (nowhere.store, nowhere.is_usable) == ("nowhere", False)
+    assert found.is_well  # the chat is not kept there
+    assert found.advice is not None and "old" not in found.advice.address
+
+
 def test_settings_of_ours_that_cannot_be_read_are_named_and_are_no_fault_of_the_chat(
     chat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
