@@ -25,6 +25,12 @@ _OPTIONS: dict[str, list[Callable[[Any], Any]]] = {
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
         click.option("--mapping", metavar="NAME|FILE", help="The mapping; recognised from the source if left out."),
     ],
+    "reading": [
+        click.option("--read-rate", type=click.FloatRange(min=0, min_open=True), metavar="UNITS", help="Read units a second, of each DynamoDB table, by all workers together.  [default: a quarter of a provisioned table, no limit on demand]"),
+    ],
+    "writing": [
+        click.option("--write-rate", type=click.FloatRange(min=0, min_open=True), metavar="UNITS", help="Write units a second, of the DynamoDB table that is written, by all workers together.  [default: as for reading]"),
+    ],
     "words": [
         click.option("-q", "--quiet", is_flag=True, help="Only errors, and the line in which all ends."),
         click.option("-v", "--verbose", is_flag=True, help="Also what each step does and how long it takes, on stderr."),
@@ -116,13 +122,14 @@ def cli() -> None:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only so many records; never called complete.")
 @click.option("--restart", is_flag=True, help="Begin anew, whatever the checkpoint says.")
 @click.option("--table-shape", metavar="LAYOUT", help="The shape of a table to be made.  [default: user_id/SK]")
-@_with("two stores", "common", "words")
+@_with("writing", "reading", "two stores", "common", "words")
 def migrate(source: str, sink: str, as_json: bool, quiet: bool, verbose: bool, **options: Any) -> None:
     """Copy every record of SOURCE into SINK, resumable and proven. Safe to run again.
 
     \b
     Example:  migrator migrate chat.db chat.jsonl.gz
     Example:  migrator migrate sqlite:///chat.db "dynamodb://chat?region=eu-west-1" --create
+    Example:  migrator migrate chat.db "dynamodb://chat?region=eu-west-1" --write-rate 200 --read-rate 400
     Example:  migrator migrate live backup
     """
     from migrator import commands
@@ -150,7 +157,7 @@ def migrate(source: str, sink: str, as_json: bool, quiet: bool, verbose: bool, *
     help="For --proof app: so many users, always the same.  [default: all]",
 )
 @click.option("--one-way/--no-one-way", default=False, help="What is only in the sink is no difference.")
-@_with("two stores", "common", "words")
+@_with("reading", "two stores", "common", "words")
 def verify(source: str, sink: str, as_json: bool, quiet: bool, verbose: bool, **options: Any) -> None:
     """Compare SINK with SOURCE and write to neither: what is missing, differing and extra, by name.
 
@@ -221,7 +228,7 @@ def verify(source: str, sink: str, as_json: bool, quiet: bool, verbose: bool, **
 )
 @click.option("--restart", is_flag=True, help="Begin anew, whatever has been done.")
 @click.option("--table-shape", metavar="LAYOUT", help="The shape of a table to be made.  [default: user_id/SK]")
-@_with("two stores", "common")
+@_with("writing", "reading", "two stores", "common")
 def cutover(
     source: str,
     sink: str,
@@ -268,9 +275,16 @@ def cutover(
 @click.option(
     "--show-values", is_flag=True, help="Show the fields of the sample too, people's words and secrets included."
 )
-@_with("common", "words")
+@_with("reading", "common", "words")
 def inspect(
-    store: str, sample: int, show_values: bool, as_json: bool, quiet: bool, verbose: bool, mapping: str | None
+    store: str,
+    sample: int,
+    show_values: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    mapping: str | None,
+    read_rate: float | None,
 ) -> None:
     """Say what STORE holds: layout and why, counts, sizes, users, oldest and newest record, expired, ghosts, what is near a limit, what
     LuminoraCore does not find and why, and where secrets lie. No value is shown unless asked for.
@@ -284,8 +298,11 @@ def inspect(
     if show_values and not sample:
         raise click.UsageError("--show-values shows the fields of a sample; say how many records too, --sample N")
     console = _console(as_json, quiet, verbose)
-    mapping = _options({"mapping": mapping}).mapping
-    console.inspection(commands.inspect(store, mapping, console, sample=sample, show_values=show_values))
+    options = _options({"mapping": mapping, "read_rate": read_rate})
+    found = commands.inspect(
+        store, options.mapping, console, sample=sample, show_values=show_values, read_rate=options.read_rate
+    )
+    console.inspection(found)
 
 
 @cli.command(epilog=_EPILOG)

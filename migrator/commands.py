@@ -69,12 +69,15 @@ def inspect(
     *,
     sample: int = 0,
     show_values: bool = False,
+    read_rate: float | None = None,
 ) -> Inspection:
-    """Read a whole store and say what it holds; `sample` identities of each kind, and only with `show_values` any values.
+    """Read a whole store and say what it holds; `sample` identities of each kind, and only with `show_values` any values. `read_rate` is
+    in capacity units a second, of a DynamoDB table; by default a quarter of what it is provisioned with.
 
     Raises ConfigError if there is no store, or no mapping fits it.
     """
-    return look_through(_text(address), mapping, show or Silent(), sample, show_values)
+    read_rate = Options(read_rate=read_rate).read_rate
+    return look_through(_text(address), mapping, show or Silent(), sample, show_values, read_rate)
 
 
 def doctor(*addresses: Location, probe: bool = False, show: Show | None = None) -> Examination:

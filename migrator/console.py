@@ -513,7 +513,12 @@ def _estimate_lines(estimate: dict[str, Any]) -> Iterator[str]:
     if estimate["write_units"]:
         yield (
             f"capacity: {estimate['write_units']:,.0f} write units, {estimate['read_units']:,.0f} read units to verify; "
-            f"{estimate['seconds']:,.0f} s at {estimate['write_rate']:,} write units a second"
+            f"{estimate['seconds']:,.0f} s at {estimate['write_rate']:,.10g} write units a second"
+            + (
+                f", {estimate['read_seconds']:,.0f} s at {estimate['read_rate']:,.10g} read units"
+                if estimate["read_rate"]
+                else ""
+            )
         )
         yield f"price: about ${estimate['price']:,.4f} at ${estimate['price_per_million']} a million write units (--price)"
 

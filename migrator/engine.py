@@ -142,22 +142,30 @@ def slice_name(turn: int, number: int) -> str:
 
 
 def copy_slice(
-    job: Job, turn: int, partition: Partition, after: Cursor, number: int, careful: bool, most: int | None = None
+    job: Job,
+    turn: int,
+    partition: Partition,
+    after: Cursor,
+    number: int,
+    careful: bool,
+    most: int | None = None,
+    part: float = 1.0,
 ) -> SliceResult:
     """Copy one slice of a partition: from behind `after`, at most SLICE_PAGES pages, and at most `most` records.
 
     May run twice without harm. `careful`: it may have run before in a sink that was empty then; it is written conditionally, and a record that
-    is there already and equal counts as written. A passing failure is met by doing the slice again, a few times.
+    is there already and equal counts as written. A passing failure is met by doing the slice again, a few times. `part`: of the stores' rates.
     """
     stores = _opened(job)
-    for attempt in range(1, _TRIES + 1):
-        try:
-            return _Slice(job, stores, turn, partition, number, careful or attempt > 1).copy(after, most)
-        except TransientStoreError as exc:
-            stores.forget(partition)
-            if attempt == _TRIES:
-                raise StoreError(f"{exc} (tried {_TRIES} times)") from exc
-            time.sleep(random.uniform(0, min(30.0, 0.5 * 2**attempt)))
+    with stores.sharing(part):
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return _Slice(job, stores, turn, partition, number, careful or attempt > 1).copy(after, most)
+            except TransientStoreError as exc:
+                stores.forget(partition)
+                if attempt == _TRIES:
+                    raise StoreError(f"{exc} (tried {_TRIES} times)") from exc
+                time.sleep(random.uniform(0, min(30.0, 0.5 * 2**attempt)))
     raise AssertionError("unreachable")
 
 
@@ -367,6 +375,18 @@ class _Stores:
             yield page
         self._waiting.pop(partition.id, None)
 
+    @contextmanager
+    def sharing(self, part: float) -> Iterator[None]:
+        """While the block lasts, take this part of what both stores may be asked for."""
+        both = (self.source, self.sink or self.reader)
+        try:
+            for store in both:
+                store.share(part)
+            yield
+        finally:
+            for store in both:
+                store.share(0)
+
     def forget(self, partition: Partition) -> None:
         self._waiting.pop(partition.id, None)
 
@@ -387,9 +407,34 @@ def _opened(job: Job) -> _Stores:
     return held[job.id]
 
 
-def read_sink_partition(job: Job, partition: Partition) -> Seen:
-    """What one partition of the sink holds, for verifying on many workers."""
-    return read_sink(_opened(job).pair, [partition], lambda records: None)
+def read_sink_partition(job: Job, partition: Partition, part: float = 1.0) -> Seen:
+    """What one partition of the sink holds, for verifying on many workers; `part` is of the stores' rates."""
+    stores = _opened(job)
+    with stores.sharing(part):
+        return read_sink(stores.pair, [partition], lambda records: None)
+
+
+def read_sink_partitions(job: Job, partitions: list[Partition], crew: Crew) -> Iterator[Seen]:
+    """The same of each partition, in whatever order they are read: at most `crew.workers` at once."""
+    waiting = deque(partitions)
+    flying: set[Future[Seen]] = set()
+    try:
+        while waiting or flying:
+            while waiting and len(flying) < crew.workers:
+                part = part_of_rate(crew.workers, len(waiting) + len(flying))
+                flying.add(crew.executor.submit(read_sink_partition, job, waiting.popleft(), part))
+            finished, flying = wait(flying, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in finished)
+    finally:
+        wait(flying)
+
+
+def part_of_rate(workers: int, left: int) -> float:
+    """The part of a store's rate for what is submitted next, while `left` partitions are under way or wait, that one included.
+
+    `left` never grows, so that those under way have no more than this each, and all together never more than the whole.
+    """
+    return 1 / min(workers, left)
 
 
 # Workers ---------------------------------------------------------------------------------------------------------------
@@ -517,13 +562,13 @@ def copy(
                     checkpoint.progress[each].done = True
                 waiting.clear()
                 break
+            part = part_of_rate(crew.workers, len(waiting) + len(flying))
             turn = waiting.popleft()
             at = checkpoint.progress[turn]
             careful = turn in perhaps_begun
             perhaps_begun.discard(turn)
-            flying[crew.executor.submit(copy_slice, job, turn, at.partition, at.cursor, at.slices, careful, most)] = (
-                turn
-            )
+            arguments = (job, turn, at.partition, at.cursor, at.slices, careful, most, part)
+            flying[crew.executor.submit(copy_slice, *arguments)] = turn
         if not flying:
             break
         finished, _ = wait(flying, timeout=0.5, return_when=FIRST_COMPLETED)

@@ -21,7 +21,7 @@ from migrator.errors import ConfigError, RecordError
 from migrator.layout import Layout
 from migrator.mapping import Mapping
 from migrator.model import Kind, Page, Reject, Row, counted, identity_key, identity_words
-from migrator.plan import Store, look_at, unread_tables
+from migrator.plan import Store, look_at, rate_words, unread_tables
 from migrator.report import PAGE
 from migrator.run import Show
 from migrator.secret_signs import HIDDEN, hidden, is_secret_name, secrets_in
@@ -118,7 +118,12 @@ class Inspection:
 
 
 def look_through(
-    address: str, mapping: str | None, show: Show, sample: int = 0, show_values: bool = False
+    address: str,
+    mapping: str | None,
+    show: Show,
+    sample: int = 0,
+    show_values: bool = False,
+    read_rate: float | None = None,
 ) -> Inspection:
     """Read the whole store; `sample` identities of each kind, the same in every run, and with `show_values` their fields.
 
@@ -141,10 +146,12 @@ def look_through(
     )
     inspection.unread_tables = unread_tables(store)
     with tempfile.TemporaryDirectory(prefix="migrator-") as folder, closing(Users(Path(folder) / "users")) as users:
-        setting = Setting(store.layout, found.kind_names(), Path(folder), say=show.say)
+        setting = Setting(store.layout, found.kind_names(), Path(folder), read_rate=read_rate, say=show.say)
         # A look needs no snapshot: a file is read as it is, page by page, and a table eventually consistent, at half the price.
         opened = store.adapter.reader(store.address, setting) if store.local_file else None
         source = opened or store.adapter.source(store.address, setting)
+        for _, words in rate_words(source.rates(), None, None):
+            show.say(words)
         look = _Look(inspection, store, found, users, sample, show_values)
         try:
             with show.progress("reading", source.size_hint()) as tick:

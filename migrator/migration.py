@@ -5,8 +5,8 @@ Knows when a thing is done and what is saved by then; leaves moving data to `eng
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Executor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +16,21 @@ from migrator.adapters.base import Reader, Sink, Source
 from migrator.binding import reading
 from migrator.checkpoint import Checkpoint, Progress
 from migrator.duplicates import Duplicates
-from migrator.engine import SLICE_ROWS, WANTED_PARTITIONS, Crew, Job, SliceResult, Stop, copy, read_sink_partition
+from migrator.engine import (
+    SLICE_ROWS,
+    WANTED_PARTITIONS,
+    Crew,
+    Job,
+    SliceResult,
+    Stop,
+    copy,
+    read_sink_partition,
+    read_sink_partitions,
+)
 from migrator.errors import ConfigError
 from migrator.model import FOREIGN, Existing, Row, Tally, counted
 from migrator.pair import Digest, Pair, carries_foreign
-from migrator.plan import keeps_keys, must_take_files, narrowed, reading_words, told_words, unread_tables
+from migrator.plan import keeps_keys, must_take_files, narrowed, rate_words, reading_words, told_words, unread_tables
 from migrator.report import PAGE, estimate
 from migrator.run import Run, now_words, text_of
 from migrator.verification import ask, command_words, compare, forgets, prove
@@ -209,6 +219,7 @@ class Migration:
         hint = source.size_hint()
         self.workers, self.processes = self._workers(checkpoint, hint)
         self.hint = hint
+        self.rates = reader.rates()
         sink_words = "will be created" if plan.sink.shape is None else reader.holds(plan.kinds).words
         if checkpoint.sink_was_empty and self.options.existing not in ("keep", "newer"):
             empty = "was empty when the job began" if self.report.resumed else "is empty"
@@ -231,6 +242,7 @@ class Migration:
             ("mapping", f"{plan.mapping.name} ({plan.mapping.path}): {', '.join(plan.kinds)}"),
             *told_words(plan),
         ]
+        lines += rate_words(source.rates(), self.rates, None if self.dry else hint or 0)
         now, later = reading(plan.sink.layout, plan.kinds)
         self.report.unread = {"now": later if kept else now, "later": later}
         if checkpoint.repeated:
@@ -402,10 +414,9 @@ class Migration:
         partitions = reader.partitions(self.plan.kinds, WANTED_PARTITIONS)
         with self.show.progress("verifying", self.hint) as tick:
             if any(partition.sequential for partition in partitions) or crew.workers == 1:
-                results = (read_sink_partition(job, partition) for partition in partitions)
+                results: Iterator[proofs.Seen] = (read_sink_partition(job, partition) for partition in partitions)
             else:
-                futures = [crew.executor.submit(read_sink_partition, job, partition) for partition in partitions]
-                results = (future.result() for future in as_completed(futures))
+                results = read_sink_partitions(job, partitions, crew)
             for result in results:
                 stop.check()
                 seen.add(result)
@@ -460,7 +471,7 @@ class Migration:
         report.replaced_file = text_of(state.drop_repeats_of_replaced()) if not self.dry else None
         if checkpoint.weights:
             over, heaviest = state.heaviest(PAGE, 10)
-            report.estimate = estimate(checkpoint.weights, self.options.price) | {
+            report.estimate = estimate(checkpoint.weights, self.options.price, self.rates) | {
                 "users_over_a_page": over if self.plan.sink.address.store == "dynamodb" else 0,
                 "heaviest_users": [{"user": user, "bytes": size} for user, size in heaviest],
                 "retyped": {kind: count for kind, count in checkpoint.retyped.items() if count},

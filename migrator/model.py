@@ -281,6 +281,21 @@ class Weight:
 
 
 @dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast a store is read and written, in its own units a second; infinite where nothing limits it. The words say who decided so.
+
+    bytes: about how much it holds; None where it does not tell for nothing. each: the least units that a record takes to write.
+    """
+
+    read: float
+    write: float
+    read_words: str
+    write_words: str
+    bytes: int | None = None
+    each: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Holdings:
     """Whether a store holds any record of the kinds asked for, and how many as far as it tells for nothing ("~526 items")."""
 

@@ -23,6 +23,7 @@ GIVEN, BUILT_IN = "given", "built in"
 """Who made a choice, if neither the settings file nor a variable did: the command line or the caller, or nobody."""
 
 _LEAST = {"limit": 1, "users": 1}  # of the others 0
+_ABOVE = ("read_rate", "write_rate")  # more than 0: nothing would ever end
 _MOST = 2**63 - 1  # what a report can hold
 _OF_ONE_RUN = ("dry_run", "restart", "user", "users", "since", "limit")
 """No default makes these: nobody could take them back on the command line, and a nightly run would silently do less."""
@@ -54,6 +55,8 @@ class Options:
     one_way: bool = False
     workers: int = 0
     processes: bool = False
+    read_rate: float | None = None
+    write_rate: float | None = None
     mapping: str | None = None
     state: str | None = None
     restart: bool = False
@@ -142,6 +145,8 @@ def _wrong(name: str, value: Any, shown: str = "") -> str:
     if sort in (int, float):
         if isinstance(value, bool) or not isinstance(value, int if sort is int else int | float):
             return f"{shown} is not a valid {'integer' if sort is int else 'float'}."
+        if name in _ABOVE:
+            return "" if 0 < value <= _MOST else f"{shown} is not in the range x>0."
         least = _LEAST.get(name, 0)
         return "" if least <= value <= _MOST else f"{shown} is not in the range x>={least}."
     if get_origin(sort) is tuple:

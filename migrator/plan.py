@@ -5,6 +5,7 @@ Opens stores only to look at them. Nothing is written here, and every refusal is
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from migrator.errors import ConfigError
 from migrator.layout import Layout
 from migrator.mapping import Mapping
 from migrator.mapping_file import load_mapping, recognise
-from migrator.model import Address, Kind, Shape, Traits
+from migrator.model import Address, Kind, Rates, Shape, Traits, counted
 from migrator.options import Options
 from migrator.pair import READ_STORES, retyped_fields
 
@@ -83,7 +84,7 @@ class Plan:
 
     @property
     def setting_options(self) -> dict[str, Any]:
-        names = ("unknown_fields", "snapshot_limit", "foreign", "expired")
+        names = ("unknown_fields", "snapshot_limit", "foreign", "expired", "read_rate", "write_rate")
         return {name: getattr(self.options, name) for name in names}
 
 
@@ -291,6 +292,37 @@ def reading_words(layout: Layout, kinds: tuple[str, ...], keeps_keys: bool = Fal
         words = [", ".join(found) or "nothing", *(f"not {', '.join(k)}: {why}" for why, k in reasons.items())]
         lines.append((name, "; ".join(words)))
     return lines
+
+
+def rate_words(source: Rates | None, sink: Rates | None, records: int | None) -> list[tuple[str, str]]:
+    """How fast both stores are asked, and how long that takes at the least; no line for a store without units.
+
+    records: about how many are written, 0 if nobody can tell; None if nothing is written.
+    """
+    lines = []
+    if sink is not None and records is not None:
+        takes = f": {counted(records)} take {_time_words(records * sink.each / sink.write)} or more" if records else ""
+        lines.append(("write rate", _rate_words("write", sink.write, sink.write_words, takes)))
+    for name, rates in (("source", source), ("sink", sink)):
+        if rates is not None and (rates.read != math.inf or name == "source"):
+            # Half a unit for 4 KB of a source; a sink is read consistently, at a whole one.
+            units = (rates.bytes or 0) / (8192 if name == "source" else 4096)
+            takes = f": reading it once takes {_time_words(units / rates.read)}" if units else ""
+            lines.append((f"{name} reads", _rate_words("read", rates.read, rates.read_words, takes)))
+    return lines
+
+
+def _rate_words(direction: str, rate: float, by: str, takes: str) -> str:
+    if rate == math.inf:
+        return f"{by} (--{direction}-rate)"
+    return f"{rate:,.10g} {direction} units a second, {by} (--{direction}-rate){takes}"
+
+
+def _time_words(seconds: float) -> str:
+    for least, unit in ((2 * 3600, "hours"), (120, "minutes")):
+        if seconds >= least:
+            return f"about {seconds * 2 / least:,.1f} {unit}"
+    return f"about {seconds:,.0f} s"
 
 
 def unread_tables(store: Store) -> list[str]:

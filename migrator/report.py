@@ -6,11 +6,12 @@ how a person sees them to `console`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from migrator.errors import ConfigError, Interrupted, LockedError, MigratorError
-from migrator.model import Tally
+from migrator.model import Rates, Tally
 from migrator.proof import Difference, KindProof
 
 EXIT_CODES = {
@@ -160,12 +161,15 @@ class Report:
         self.exit_code = EXIT_CODES[outcome] if exit_code is None else exit_code
 
 
-def estimate(kinds: dict[str, dict[str, Any]], price: float) -> dict[str, Any]:
+def estimate(kinds: dict[str, dict[str, Any]], price: float, rates: Rates | None = None) -> dict[str, Any]:
     """From the weights of each kind: sizes, write units, time and price of what a dry run would write.
 
     `price` is US dollars a million write units; a strongly consistent read unit (4 KB, for the verification) costs a fifth of a write
-    unit at AWS's on-demand prices.
+    unit at AWS's on-demand prices. `rates` are the sink's; without a limit of writing it is WRITE_RATE, without one of reading the time
+    that reading takes is left out.
     """
+    write_rate = WRITE_RATE if rates is None or rates.write == math.inf else rates.write
+    read_rate = rates.read if rates is not None and rates.read != math.inf else None
     units = sum(each["units"] for each in kinds.values())
     size = sum(each["bytes"] for each in kinds.values())
     reads = size / 4096
@@ -174,8 +178,10 @@ def estimate(kinds: dict[str, dict[str, Any]], price: float) -> dict[str, Any]:
         "bytes": size,
         "write_units": units,
         "read_units": round(reads, 1),
-        "seconds": round(units / WRITE_RATE, 1),
-        "write_rate": WRITE_RATE,
+        "seconds": round(units / write_rate, 1),
+        "write_rate": write_rate,
+        "read_seconds": round(reads / read_rate, 1) if read_rate else None,
+        "read_rate": read_rate,
         "price_per_million": price,
         "price": round(units * price / 1e6 + reads * price / 5 / 1e6, 6),
     }

@@ -23,7 +23,7 @@ from migrator.errors import ConfigError
 from migrator.model import FOREIGN, Page, Row, Snapshot
 from migrator.options import Options
 from migrator.pair import Digest, Pair
-from migrator.plan import Plan, told_words
+from migrator.plan import Plan, rate_words, told_words
 from migrator.report import Report
 from migrator.run import Run, Show, now_words
 from migrator.values import to_json
@@ -66,6 +66,7 @@ class Verification:
                 ("sink", f"{plan.sink.whereabouts}, layout {plan.sink.layout.id}"),
                 ("mapping", f"{plan.mapping.name} ({plan.mapping.path}): {', '.join(plan.kinds)}"),
                 *told_words(plan),
+                *rate_words(from_store.rates(), reader.rates(), None),
             ]
         )
         if options.proof == "app":

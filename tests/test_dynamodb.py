@@ -273,7 +273,7 @@ def test_a_passing_trouble_loses_nothing(stub: Stub, sink: DynamoDBSink, clock: 
     put_rows(sink, [fact(n) for n in range(130)])
     assert len(stub.items) == 130
     assert clock.waited
-    assert max(clock.waited) < 1
+    assert max(clock.waited) <= 1
 
 
 @pytest.mark.parametrize("unprocessed", [True, False])
@@ -389,7 +389,7 @@ def test_a_lost_answer_is_no_lost_record(stub: Stub, sink: DynamoDBSink, existin
 def test_one_bad_item_is_rejected_alone(stub: Stub, sink: DynamoDBSink, existing: Existing) -> None:
     rows = [fact(n, **({"bad": True} if n in (3, 30) else {})) for n in range(60)]
     flushed = put_rows(sink, rows, existing)
-    assert [reject.held["key"] for reject in flushed.rejects] == ["3", "30"]
+    assert sorted(reject.held["key"] for reject in flushed.rejects) == ["3", "30"]
     assert all("the item is bad" in r.reason or "one item is bad" in r.reason for r in flushed.rejects)
     assert len(stub.items) == 58
 

@@ -33,6 +33,7 @@ from migrator.model import (
     Holdings,
     Page,
     Partition,
+    Rates,
     Record,
     Reject,
     Row,
@@ -60,6 +61,7 @@ class Setting:
     kinds: those asked for. scratch: a private folder of the run (0700) for snapshots and staged parts. unknown_fields: `keep` or `drop`.
     foreign: patterns of keys whose foreign items may stay behind. expired: `reject` or `write` records that the store's time-to-live would
     delete at once. record_bytes: larger records are rejected. snapshot_limit: seconds that a snapshot may hold the application's writers up.
+    read_rate, write_rate: units a second that a store with units may be asked for; None for what the adapter finds right.
     say: takes words for people about something slow ("taking a snapshot of chat.db, 1.0 GB").
     """
 
@@ -71,6 +73,8 @@ class Setting:
     expired: str = "reject"
     record_bytes: int = RECORD_BYTES
     snapshot_limit: float = 3.0
+    read_rate: float | None = None
+    write_rate: float | None = None
     say: Callable[[str], None] = field(default=lambda words: None, compare=False)
 
 
@@ -143,6 +147,13 @@ class Source(ABC):
     def size_hint(self) -> int | None:
         """About how many records there are, for progress only; None where the store does not tell for nothing."""
         return None
+
+    def rates(self) -> Rates | None:
+        """How fast the store is read and written; None, the default, where it has no units to count that in."""
+        return None
+
+    def share(self, part: float) -> None:
+        """Take this part of the rates from now on, for others at work have the rest; 0: that work has ended. Does nothing where there are none."""
 
     def repeated(self, kinds: Sequence[str]) -> Iterator[Row]:
         """Rows among which every two that share an identity are found; a superset will do. Empty where the store guarantees identities.
@@ -277,6 +288,9 @@ class Sink(ABC):
     @abstractmethod
     def reader(self) -> Reader:
         """The same store for reading: what is durable, staged or not, with consistent reads where the store has them."""
+
+    def share(self, part: float) -> None:
+        """As `Source.share`, for reading and writing. It holds for `reader` as well."""
 
     def publish(self) -> None:
         """Once, at the end: a file sink joins its parts and renames. Twice is the same as once. Others do nothing."""

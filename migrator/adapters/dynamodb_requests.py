@@ -7,6 +7,7 @@ that nothing is left out and nothing spins; what must not be repeated it raises,
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -25,6 +26,7 @@ import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 
+from migrator.adapters.dynamodb_governor import QUARTER, READS, WRITES, Governor, Meter, provisioned
 from migrator.adapters.dynamodb_values import Item
 from migrator.adapters.dynamodb_wire import Wire
 from migrator.errors import ConfigError, StoreError, TransientStoreError
@@ -51,8 +53,8 @@ class Pace:
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.clock = clock
-        self._patience, self._wait, self._jitter = patience, wait, jitter
+        self.clock, self.wait = clock, wait
+        self._patience, self._jitter = patience, jitter
         self._lock, self._moved = threading.Lock(), threading.Condition()
         # A queue, for a plain lock would go to the thread that just failed again and again.
         self._queue: deque[object] = deque()
@@ -86,7 +88,7 @@ class Pace:
 
     def rest(self, stop: threading.Event, seconds: float | None = None) -> None:
         """Hold only this thread up: by default the shortest pause, for a batch of which a part got through."""
-        self._wait(stop, self._jitter() * PAUSE_BASE if seconds is None else seconds)
+        self.wait(stop, self._jitter() * PAUSE_BASE if seconds is None else seconds)
         _unless(stop)
 
     def progress(self) -> None:
@@ -125,10 +127,33 @@ def _shared_pace(*name: str) -> Pace:
         return pace
 
 
-class Table:
-    """One table: a client, the paces of reading and writing, and threads. Safe to use from several threads."""
+_meters: WeakValueDictionary[tuple[str, ...], Meter] = WeakValueDictionary()
 
-    def __init__(self, address: Address, patience: float | None = None, pace: Pace | None = None) -> None:
+
+def _shared_meter(pace: Pace, *name: str) -> Meter:
+    """One for all the stores in this process that speak to one table at one pace."""
+    with _paces_lock:
+        meter = _meters.get((*name, str(id(pace))))
+        if meter is None:
+            meter = Meter(Governor(clock=pace.clock, wait=pace.wait), pace.clock)
+            _meters[(*name, str(id(pace)))] = meter
+        return meter
+
+
+class Table:
+    """One table: a client, the paces of reading and writing, what both may take, and threads. Safe to use from several threads.
+
+    `rates`: read and write units a second, each None for what we take by default, QUARTER of a provisioned table. With a patience of its own,
+    a table is asked a few things before a run, and not metered.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        patience: float | None = None,
+        pace: Pace | None = None,
+        rates: tuple[float | None, float | None] = (None, None),
+    ) -> None:
         self.name = address.name
         self.words = address.text
         self._session, self.client = _client(address)
@@ -139,6 +164,14 @@ class Table:
         own = Pace(patience) if patience is not None else pace
         self._read = own or _shared_pace(self.endpoint, self.region, self.name, "read")
         self._write = own or _shared_pace(self.endpoint, self.region, self.name, "write")
+        self._is_metered = patience is None
+        self._given = rates
+        self.reads = _shared_meter(self._read, self.endpoint, self.region, self.name, "read")
+        self.writes = _shared_meter(self._write, self.endpoint, self.region, self.name, "write")
+        for meter, rate in zip((self.reads, self.writes), rates):
+            if rate is not None:
+                meter.limit_to(rate)
+        self._meters_lock = threading.Lock()
         self._stop = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -162,28 +195,43 @@ class Table:
             self._pool = ThreadPoolExecutor(THREADS, "dynamodb")
         return self._pool
 
+    def share(self, part: float) -> None:
+        """Take this part of the rates from now on; 0: none of one's own any more."""
+        for meter in (self.reads, self.writes):
+            meter.governor.share(self, part)
+
     def close(self) -> None:
+        self.share(0)
         self._stop.set()
         if self._pool is not None:
             self._pool.shutdown()
         self.client.close()
 
-    def call(self, operation: str, stop: threading.Event | None = None, **request: Any) -> dict[str, Any]:
-        """One request, repeated until it is answered. Raises TransientStoreError when nothing has got through for too long."""
+    def call(
+        self, operation: str, stop: threading.Event | None = None, units: float | None = None, **request: Any
+    ) -> dict[str, Any]:
+        """One request, repeated until it is answered. `units`: the capacity it will take, if that is known.
+
+        Raises TransientStoreError when nothing has got through for too long.
+        """
         pace = self._pace_of(operation)
-        answer = self._sent(pace, operation, request, stop or self._stop, pace.clock())
+        answer = self._sent(pace, operation, request, stop or self._stop, pace.clock(), units)
         pace.progress()
         return answer
 
     def batches(
-        self, operation: str, request: dict[str, Any], stop: threading.Event | None = None
+        self,
+        operation: str,
+        request: dict[str, Any],
+        stop: threading.Event | None = None,
+        units: float | None = None,
     ) -> Iterator[dict[str, Any]]:
         """A batch, repeated with what was left unprocessed until nothing is."""
         pace = self._pace_of(operation)
         begun = pace.clock()
         leftover = _NEEDED[operation]
         while request:
-            answer = self._sent(pace, operation, {"RequestItems": request}, stop or self._stop, begun)
+            answer = self._sent(pace, operation, {"RequestItems": request}, stop or self._stop, begun, units)
             left = answer[leftover]
             if _count(left) == _count(request):
                 pace.trouble(TransientStoreError(f"{self.words}: throttled, all items came back unprocessed"), begun)
@@ -192,21 +240,38 @@ class Table:
                 if left:
                     pace.rest(stop or self._stop)
             yield answer
+            units = units and units * _count(left) / _count(request)
             request = left
 
     def _sent(
-        self, pace: Pace, operation: str, request: dict[str, Any], stop: threading.Event, begun: float
+        self,
+        pace: Pace,
+        operation: str,
+        request: dict[str, Any],
+        stop: threading.Event,
+        begun: float,
+        units: float | None = None,
     ) -> dict[str, Any]:
+        meter = self._meter_of(operation)
+        if meter is not None:
+            request = request | {"ReturnConsumedCapacity": "TOTAL"}
         while True:
             with pace.turn(stop):
+                permit = meter.admit(operation, request, units, stop) if meter else None
+                _unless(stop)
+                begun += permit.waited if permit else 0.0
                 try:
                     with _sorted_errors(self, operation):
                         answer = self._wire.ask(operation, request)
                     # A proxy's page, or half an answer, is an answer without content to botocore.
                     if _NEEDED.get(operation, "ResponseMetadata") in answer:
+                        if meter and permit:
+                            meter.answered(operation, request, permit, answer)
                         return answer
                     raise TransientStoreError(f"{self.words}: an answer to {operation} that is not DynamoDB's")
                 except TransientStoreError as exc:
+                    if meter and permit and isinstance(exc, Throttled):
+                        meter.throttled(permit)
                     error = exc
                 except StoreError:
                     pace.progress()  # it was answered
@@ -217,6 +282,47 @@ class Table:
         return (
             self._write if operation in ("put_item", "delete_item", "batch_write_item", "create_table") else self._read
         )
+
+    def _meter_of(self, operation: str) -> Meter | None:
+        meter = self.writes if operation in WRITES else self.reads if operation in READS else None
+        if meter is None or not self._is_metered:
+            return None
+        if not meter.is_set:
+            with self._meters_lock:
+                self._limit_by_default()
+        return meter
+
+    def rates(self) -> list[tuple[float, str]]:
+        """Of reading and of writing: units a second, infinite where nothing limits them, and who decided so."""
+        described = self.describe() or {}
+        has = provisioned(described) or (math.inf, math.inf)
+        words = []
+        for given, units in zip(self._given, has):
+            if given is not None:
+                words.append((given, "as asked for"))
+            elif units == math.inf:
+                words.append(
+                    (units, "no limit: the table is on demand; when it is throttled we are the first to give way")
+                )
+            else:
+                words.append((units * QUARTER, f"a quarter of the {units:,.0f} that the table is provisioned with"))
+        return words
+
+    def _limit_by_default(self) -> None:
+        """Ask once what the table is provisioned with. Where that cannot be had just now, the request itself will tell why."""
+        try:
+            with _sorted_errors(self, "describe_table"):
+                described = self.client.describe_table(TableName=self.name).get("Table")
+        except TransientStoreError:
+            described = None
+        except StoreError:
+            described = {}
+        if described is None:
+            return  # asked again before the next request
+        has = provisioned(described)
+        for meter, units in zip((self.reads, self.writes), has or (math.inf, math.inf)):
+            if not meter.is_set:
+                meter.limit_to(units * QUARTER)
 
     # the table itself
 
@@ -389,6 +495,10 @@ class NoProfile(ConfigError):
     """There is no profile of that name."""
 
 
+class Throttled(TransientStoreError):
+    """It was too much just now."""
+
+
 class NoSuchCall(StoreError):
     """The server does not know the operation."""
 
@@ -406,10 +516,12 @@ class Taken(StoreError):
 
 
 _PASSING = {
-    "InternalFailure", "InternalServerError", "LimitExceededException", "ProvisionedThroughputExceeded",
-    "ProvisionedThroughputExceededException", "ReplicatedWriteConflictException", "RequestLimitExceeded",
-    "RequestTimeout", "ServiceUnavailable", "Throttling", "ThrottlingException", "TransactionConflictException",
-    "TransactionInProgressException",
+    "InternalFailure", "InternalServerError", "LimitExceededException", "ReplicatedWriteConflictException",
+    "RequestTimeout", "ServiceUnavailable", "TransactionConflictException", "TransactionInProgressException",
+}  # fmt: skip
+_THROTTLED = {
+    "ProvisionedThroughputExceeded", "ProvisionedThroughputExceededException", "RequestLimitExceeded", "Throttling",
+    "ThrottlingException",
 }  # fmt: skip
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 _CREDENTIALS = _EXPIRED | {
@@ -457,6 +569,8 @@ def _sorted_answer(exc: Any, table: Table, operation: str) -> StoreError:
     code, reason = exc.response["Error"].get("Code", ""), exc.response["Error"].get("Message", "")
     status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     words, action = table.words, table.client.meta.method_to_api_mapping[operation]
+    if code in _THROTTLED:
+        return Throttled(f"{words}: {action}: {code}")
     if code in _PASSING or status >= 500:
         return TransientStoreError(f"{words}: {action}: {code}")
     if code == "ConditionalCheckFailedException":

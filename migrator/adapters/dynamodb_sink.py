@@ -26,7 +26,7 @@ from migrator.adapters.dynamodb_requests import (
     shape_words,
 )
 from migrator.adapters.dynamodb_source import DynamoDBReader, as_held, only, place_of
-from migrator.adapters.dynamodb_values import Item, item_size, to_item
+from migrator.adapters.dynamodb_values import Item, item_size, to_item, write_units
 from migrator.errors import ConfigError, RecordError, StoreError, TransientStoreError
 from migrator.model import (
     Address,
@@ -36,6 +36,7 @@ from migrator.model import (
     Traits,
     identity_key,
 )
+from migrator.values import digest16
 
 BATCH_ITEMS = 25
 BATCH_BYTES = 2 << 20  # a request may have 16 MB, and a byte of text may take six in JSON
@@ -48,6 +49,7 @@ class _Put:
     row: Row
     item: Item
     size: int
+    units: int
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class _Slice:
     existing: Existing = Existing.EMPTY
     batch: dict[str, _Put] = field(default_factory=dict)
     batch_bytes: int = 0
+    batch_units: int = 0
     pending: deque[Future[Flushed]] = field(default_factory=deque)
     flushed: Flushed = field(default_factory=Flushed)
     keys: dict[str, bytes] = field(default_factory=dict)
@@ -73,7 +76,7 @@ class DynamoDBSink(Sink):
         super().__init__(setting)
         self._address = address
         self._pace = pace
-        self._table = Table(address, pace=pace)
+        self._table = Table(address, pace=pace, rates=(setting.read_rate, setting.write_rate))
         self._slice = _Slice()
 
     def prepare(self, kinds: Sequence[str], create: bool) -> None:
@@ -100,6 +103,7 @@ class DynamoDBSink(Sink):
         if existing is not now.existing:
             self._send()
             now.existing = existing
+        puts = []
         for row in rows:
             try:
                 item = to_item(self.layout.write(row))
@@ -107,16 +111,20 @@ class DynamoDBSink(Sink):
                 name = identity_key(row.kind, self.layout.identity_of(row))
             except (RecordError, ValueError) as exc:
                 now.flushed.rejects.append(rejected(row, str(exc)))
-                continue
+            else:
+                puts.append((key, name, self._put(row, item)))
+        # Neighbours in a sorted source would all go to one partition of the table: each batch takes rows from all over the page.
+        puts.sort(key=lambda each: digest16(each[0].encode()))
+        for key, name, put in puts:
             if key not in now.keys:
                 now.keys[key] = name
             elif now.keys[key] != name:
                 reason = "another record of the same slice, with another identity, has the same key"
-                now.flushed.rejects.append(rejected(row, reason))
+                now.flushed.rejects.append(rejected(put.row, reason))
                 continue
             elif key not in now.batch:
                 self._settle()  # what was sent under this key must not come after what is sent now
-            self._add(key, _Put(row, item, item_size(item)))
+            self._add(key, put)
 
     def swap(self, pairs: Iterable[tuple[Row, Row]]) -> None:
         now = self._slice
@@ -130,7 +138,7 @@ class DynamoDBSink(Sink):
             except RecordError as exc:
                 now.flushed.rejects.append(rejected(row, str(exc)))
                 continue
-            put = _Put(row, item, item_size(item))
+            put = self._put(row, item)
             now.pending.append(
                 self._table.pool.submit(self._guarded, now, partial(self._put_over, before=before), [put])
             )
@@ -189,15 +197,25 @@ class DynamoDBSink(Sink):
             break
         return Flushed()
 
+    def _put(self, row: Row, item: Item) -> _Put:
+        size = item_size(item)
+        return _Put(row, item, size, write_units(item, size, self.layout.index))
+
     def _add(self, key: str, put: _Put) -> None:
         now = self._slice
         earlier = now.batch.pop(key, None)
         if earlier is not None:
             now.batch_bytes -= earlier.size
-        elif len(now.batch) == BATCH_ITEMS or now.batch_bytes + put.size > BATCH_BYTES:
+            now.batch_units -= earlier.units
+        elif (
+            len(now.batch) == BATCH_ITEMS
+            or now.batch_bytes + put.size > BATCH_BYTES
+            or now.batch_units + put.units > self._table.writes.burst
+        ):
             self._send()
         now.batch[key] = put
         now.batch_bytes += put.size
+        now.batch_units += put.units
 
     def _send(self) -> None:
         now = self._slice
@@ -207,7 +225,7 @@ class DynamoDBSink(Sink):
             return
         while len(now.pending) >= PENDING:
             self._collect()
-        puts, now.batch, now.batch_bytes = list(now.batch.values()), {}, 0
+        puts, now.batch, now.batch_bytes, now.batch_units = list(now.batch.values()), {}, 0, 0
         write = self._put_where_nothing_is if now.existing is Existing.REFUSE else self._put_batch
         now.pending.append(self._table.pool.submit(self._guarded, now, write, puts))
 
@@ -251,7 +269,7 @@ class DynamoDBSink(Sink):
     def _put_batch(self, now: _Slice, puts: list[_Put]) -> Flushed:
         request = {self._table.name: [{"PutRequest": {"Item": put.item}} for put in puts]}
         try:
-            for _ in self._table.batches("batch_write_item", request, now.stop):
+            for _ in self._table.batches("batch_write_item", request, now.stop, sum(put.units for put in puts)):
                 pass
         except Refused as exc:
             if len(puts) == 1:
@@ -292,6 +310,7 @@ class DynamoDBSink(Sink):
             self._table.call(
                 "put_item",
                 now.stop,
+                put.units,
                 TableName=self._table.name,
                 Item=put.item,
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -305,6 +324,9 @@ class DynamoDBSink(Sink):
         answer = self._table.call("get_item", now.stop, TableName=self._table.name, Key=key, ConsistentRead=True)
         held: Item | None = answer.get("Item")
         return held
+
+    def share(self, part: float) -> None:
+        self._table.share(part)
 
     def reader(self) -> Reader:
         return DynamoDBReader(self._address, self.setting, self._pace)

@@ -24,7 +24,7 @@ from migrator.adapters.dynamodb_requests import (
     Refused,
     Table,
 )
-from migrator.adapters.dynamodb_values import Item, check_item, from_item, item_size, to_item
+from migrator.adapters.dynamodb_values import Item, check_item, from_item, item_size, to_item, write_units
 from migrator.errors import RecordError, StoreError
 from migrator.layout import Request
 from migrator.model import (
@@ -38,6 +38,7 @@ from migrator.model import (
     Identity,
     Page,
     Partition,
+    Rates,
     Record,
     Reject,
     Row,
@@ -61,7 +62,7 @@ class DynamoDBSource(Source):
 
     def __init__(self, address: Address, setting: Setting, pace: Pace | None = None) -> None:
         super().__init__(setting)
-        self._table = Table(address, pace=pace)
+        self._table = Table(address, pace=pace, rates=(setting.read_rate, setting.write_rate))
 
     def snapshot(self) -> Snapshot:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -103,6 +104,15 @@ class DynamoDBSource(Source):
     def size_hint(self) -> int | None:
         described = self._description()
         return described.get("ItemCount") if described else 0
+
+    def rates(self) -> Rates:
+        (read, read_words), (write, write_words) = self._table.rates()
+        described = self._table.describe() or {}
+        each = 2.0 if described.get("GlobalSecondaryIndexes") or self.layout.index is not None else 1.0
+        return Rates(read, write, read_words, write_words, described.get("TableSizeBytes"), each)
+
+    def share(self, part: float) -> None:
+        self._table.share(part)
 
     def time_to_live(self) -> str | None:
         """The attribute by which the table deletes items; None if it deletes none, or its server does not know the call."""
@@ -207,8 +217,11 @@ class DynamoDBSource(Source):
         return (row for row in found if isinstance(row, Row))
 
     def _fetch_keys(self, keys: list[Item]) -> Iterator[Item]:
-        for start in range(0, len(keys), FETCH_KEYS):
-            request = {self._table.name: {"Keys": keys[start : start + FETCH_KEYS], "ConsistentRead": True}}
+        start = 0
+        while start < len(keys):
+            end = start + self._table.reads.fitting("batch_get_item", FETCH_KEYS)
+            request = {self._table.name: {"Keys": keys[start:end], "ConsistentRead": True}}
+            start = end
             try:
                 for answer in self._table.batches("batch_get_item", request):
                     yield from answer["Responses"].get(self._table.name, ())
@@ -220,7 +233,10 @@ class DynamoDBSource(Source):
     ) -> Iterator[tuple[list[Item], Item | None]]:
         """The items of each answer with the key behind them, which is None behind the last."""
         request |= {"TableName": self._table.name, "ConsistentRead": self.consistent}
+        most = request.get("Limit")
         while True:
+            if most is not None:
+                request["Limit"] = self._table.reads.fitting(operation, most)
             if start:
                 request["ExclusiveStartKey"] = start
             try:
@@ -303,8 +319,7 @@ class DynamoDBReader(DynamoDBSource, Reader):
     def weigh(self, row: Row) -> Weight:
         item = to_item(self.layout.write(row))
         size = item_size(item)
-        indexed = self.layout.index is not None and all(name in item for name in self.layout.index[1:] if name)
-        return Weight(size, -(-size // 1024) * (2.0 if indexed else 1.0))
+        return Weight(size, float(write_units(item, size, self.layout.index)))
 
     def apart(self, row: Row) -> bytes:
         origin = row.origin

@@ -189,6 +189,12 @@ def _number_size(text: str) -> int:
     return 1 + (len(digits) + exponent % 2 + 1) // 2 + (exact < 0)
 
 
+def write_units(item: Item, size: int, index: tuple[str, ...] | None) -> int:
+    """The capacity that putting an item of so many bytes takes: a unit for each KB begun, and as many for an index that holds it whole."""
+    is_indexed = index is not None and all(name in item for name in index[1:] if name)
+    return -(-size // 1024) * (2 if is_indexed else 1)
+
+
 def check_item(item: Item, key: tuple[str, ...], index: tuple[str, ...] | None) -> None:
     """Raises RecordError if an item is over a limit or its keys are none."""
     limits = HASH_BYTES, RANGE_BYTES
