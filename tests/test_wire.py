@@ -124,7 +124,8 @@ def test_what_is_left_unprocessed_comes_back_as_what_was_sent() -> None:
         client.close()
 
 
-def test_the_body_is_what_boto3_sends_byte_for_byte_but_for_spaces() -> None:
+@pytest.mark.parametrize("more", [{}, {"ReturnConsumedCapacity": "TOTAL"}])
+def test_the_body_is_what_boto3_sends_byte_for_byte_but_for_spaces(more: dict[str, str]) -> None:
     bodies: list[Any] = []
 
     def answer(operation: str, body: bytes, headers: Any) -> tuple[int, bytes]:
@@ -134,9 +135,10 @@ def test_the_body_is_what_boto3_sends_byte_for_byte_but_for_spaces() -> None:
     items = items_of_many_types()[:2]
     with endpoint.answering(answer) as url:
         client = client_of(url)
-        Wire(client).ask("batch_write_item", {"RequestItems": {"chat": Puts([to_text(item) for item in items])}})
+        puts = Puts([to_text(item) for item in items])
+        Wire(client).ask("batch_write_item", {"RequestItems": {"chat": puts}, **more})
         other = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=url)
-        other.batch_write_item(RequestItems={"chat": [{"PutRequest": {"Item": item}} for item in items]})
+        other.batch_write_item(RequestItems={"chat": [{"PutRequest": {"Item": item}} for item in items]}, **more)
         client.close()
         other.close()
     assert bodies[0] == bodies[1]

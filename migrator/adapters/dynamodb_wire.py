@@ -35,10 +35,12 @@ class Puts(Sequence[dict[str, Any]]):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[number] for number in range(len(self)))
 
-    def body(self, table: str) -> bytes:
+    def body(self, table: str, capacity: str | None = None) -> bytes:
+        """The whole request; `capacity` is its ReturnConsumedCapacity, if it has one."""
         name = orjson.dumps(table)
+        told = b',"ReturnConsumedCapacity":' + orjson.dumps(capacity) if capacity else b""
         puts = b'}},{"PutRequest":{"Item":'.join(self.texts)
-        return b"".join((b'{"RequestItems":{', name, b':[{"PutRequest":{"Item":', puts, b"}}]}}"))
+        return b"".join((b'{"RequestItems":{', name, b':[{"PutRequest":{"Item":', puts, b"}}]}", told, b"}"))
 
 
 class Wire:
@@ -77,13 +79,13 @@ class Wire:
         ((table, puts),) = requests.items()
         if not isinstance(puts, Puts):
             return None
-        context[_BODY] = table, puts
+        context[_BODY] = table, puts, params.get("ReturnConsumedCapacity")
         return params | {"RequestItems": {table: []}}
 
     def _give(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
         if _BODY in context:
-            table, puts = context[_BODY]
-            params["body"] = puts.body(table)
+            table, puts, capacity = context[_BODY]
+            params["body"] = puts.body(table, capacity)
             puts.is_sent = True
 
     def _read(self, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
