@@ -26,10 +26,10 @@ _OPTIONS: dict[str, list[Callable[[Any], Any]]] = {
         click.option("--mapping", metavar="NAME|FILE", help="The mapping; recognised from the source if left out."),
     ],
     "reading": [
-        click.option("--read-rate", type=click.FloatRange(min=0, min_open=True), metavar="UNITS", help="Read units a second, of each DynamoDB table, by all workers together.  [default: a quarter of a provisioned table, no limit on demand]"),
+        click.option("--read-rate", type=click.FloatRange(min=0, min_open=True), default=None, metavar="UNITS", help="Read units a second, of each DynamoDB table, by all workers together.  [default: a quarter of a provisioned table, no limit on demand]"),
     ],
     "writing": [
-        click.option("--write-rate", type=click.FloatRange(min=0, min_open=True), metavar="UNITS", help="Write units a second, of the DynamoDB table that is written, by all workers together.  [default: as for reading]"),
+        click.option("--write-rate", type=click.FloatRange(min=0, min_open=True), default=None, metavar="UNITS", help="Write units a second, of the DynamoDB table that is written, by all workers together.  [default: as for reading]"),
     ],
     "words": [
         click.option("-q", "--quiet", is_flag=True, help="Only errors, and the line in which all ends."),

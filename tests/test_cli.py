@@ -70,6 +70,8 @@ DESIGNED = [
     "--kinds",
     "--proof",
     "--workers",
+    "--read-rate",
+    "--write-rate",
     "--mapping",
     "--state",
     "--restart",
@@ -91,6 +93,7 @@ def test_migrate_has_the_designed_options_with_their_defaults() -> None:
         "--existing": ours.existing, "--on-duplicate": ours.on_duplicate, "--unknown-fields": ours.unknown_fields, "--proof": ours.proof,
         "--dry-run": ours.dry_run, "--allow-empty": ours.allow_empty, "--price": ours.price, "--snapshot-limit": ours.snapshot_limit,
         "--restart": ours.restart, "--create": ours.create, "--on-reject": ours.on_reject, "--workers": ours.workers,
+        "--read-rate": ours.read_rate, "--write-rate": ours.write_rate,
     }  # fmt: skip
     # A flag that nobody gives is False, however click marks that.
     given = {name: options[name].default for name in defaults}

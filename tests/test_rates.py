@@ -29,6 +29,7 @@ from migrator.adapters.dynamodb_requests import Pace
 from migrator.adapters.dynamodb_sink import DynamoDBSink
 from migrator.adapters.dynamodb_source import DynamoDBReader, DynamoDBSource
 from migrator.adapters.dynamodb_values import item_size, to_item
+from migrator.cli import main
 from migrator.engine import part_of_rate
 from migrator.errors import ConfigError
 from migrator.mapping_file import load_mapping
@@ -593,6 +594,23 @@ def test_a_rate_is_more_than_nothing(value: Any) -> None:
         Options(write_rate=value)
     with pytest.raises(ConfigError, match=r"^read_rate: "):
         Options(read_rate=value)
+
+
+@pytest.mark.parametrize("command", ["migrate a.db b.db --write-rate", "cutover a.db b.db --read-rate", "verify a.db b.db --read-rate", "inspect a.db --read-rate"])  # fmt: skip
+def test_no_command_takes_a_rate_of_nothing(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "0"])
+    assert ended.value.code == 2
+    assert "0.0 is not in the range x>0" in capfd.readouterr().err
+
+
+def test_the_settings_file_may_say_a_rate(tmp_path: Path) -> None:
+    file = tmp_path / "migrator.toml"
+    file.write_text("[options]\nwrite_rate = 12.5\n")
+    assert Options.from_file(environ={}, folder=tmp_path).write_rate == 12.5
+    file.write_text("[options]\nwrite_rate = 0\n")
+    with pytest.raises(ConfigError, match=r"migrator.toml: options.write_rate: 0 is not in the range x>0"):
+        Options.from_file(environ={}, folder=tmp_path)
 
 
 # Spread over the table -------------------------------------------------------------------------------------------------
