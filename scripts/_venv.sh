@@ -16,13 +16,13 @@ make_venv() {
     }
     # Out of date: another interpreter, the project moved, or other needs. Only the last is mended in place.
     place=$("$python" -c 'import sys; print(*sys.version_info[:3], sys.base_prefix)' && echo "$root")
-    wanted=$(echo "$place" && cat "$root/setup.cfg")
+    wanted=$(echo "$place" && cat "$root/setup.cfg" "$root/scripts/_venv.sh")
     _venv_is_made_for "$wanted" || (
         flock 9 2>/dev/null # two scripts started at once take turns, where there is flock
         _venv_is_made_for "$wanted" || {
             echo "Making the virtual environment $venv" >&2
             { _venv_is_made_for "$place" "and more" || _empty_venv "$python"; } &&
-                "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[test,zstd]" &&
+                "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[test,zstd,fast]" &&
                 printf '%s\n' "$wanted" >"$venv/made-for"
         }
     ) 9>"$root/.venv.lock"

@@ -1,0 +1,83 @@
+"""migrator, called as a Python caller would. As in `naive`, each function gets ready (imports) and returns what is measured."""
+
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from naive import Run
+
+
+def _import_all() -> Any:
+    """What a run imports as it goes, so that the clock does not see it."""
+    migrator = import_module("migrator")
+    for name in ("commands", "adapters.sql", "adapters.dynamodb", "adapters.jsonfile"):
+        import_module(f"migrator.{name}")
+    return migrator
+
+
+def migrate(source: str, sink: str, state: str, **options: Any) -> Run:
+    migrator = _import_all()
+
+    def run() -> int:
+        report = migrator.migrate(source, sink, migrator.Options(state=state, **options))
+        _must_be_done(report)
+        return sum(kind.tally.read for kind in report.kinds.values())
+
+    return run
+
+
+def verify(source: str, sink: str, state: str, **options: Any) -> Run:
+    migrator = _import_all()
+
+    def run() -> int:
+        report = migrator.verify(source, sink, migrator.Options(state=state, **options))
+        _must_be_done(report)
+        if report.proven != "digest":
+            raise AssertionError(f"proven by {report.proven}, not by digest")
+        return sum(kind.tally.read for kind in report.kinds.values())
+
+    return run
+
+
+def read(*addresses: str) -> Run:
+    """All records of some stores, read as rows and dropped; they are counted once, for each store holds the same."""
+    migrator = _import_all()
+
+    def run() -> int:
+        records = 0
+        for address in addresses:
+            with migrator.open_store(address) as source:
+                records = 0
+                for partition in source.partitions(list(source.layout.kinds), 16):
+                    records += sum(len(page.rows) for page in source.pages(partition, None))
+        return records
+
+    return run
+
+
+def migrate_timing_the_digest(source: str, sink: str, state: str, note: str, **options: Any) -> Run:
+    """`migrate` on one worker, that leaves in the file `note` how many seconds of CPU went into digests (`Pair.note`)."""
+    run = migrate(source, sink, state, workers=1, **options)
+    pair = import_module("migrator.pair").Pair
+    inner, spent = pair.note, [0.0]
+
+    def noted(*args: Any) -> None:
+        before = time.thread_time()
+        inner(*args)
+        spent[0] += time.thread_time() - before
+
+    def timed() -> int:
+        pair.note = noted
+        try:
+            return run()
+        finally:
+            pair.note = inner
+            Path(note).write_text(repr(spent[0]))
+
+    return timed
+
+
+def _must_be_done(report: Any) -> None:
+    if report.outcome != "done":
+        raise AssertionError(f"ended as {report.outcome}: {report.error}")
