@@ -14,7 +14,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -65,13 +66,7 @@ class Bench:
         made = case.make(self.data, self.sizes)
         runs: dict[str, list[dict[str, Any]]] = {method.name: [] for method in made.methods}
         failed: dict[str, str] = {}
-        with ExitStack() as stack:
-            endpoint = ""
-            if made.endpoint is not None:
-                told = made.endpoint
-                program = stub.compiled(self.folder)
-                started = stub.running(program, told.key, told.items, told.delay_us, told.hidden, self.cores[-1])
-                endpoint = stack.enter_context(started)
+        with self._endpoint(made) as endpoint:
             for number in range(self.rounds):
                 for method in made.methods:
                     if method.name in failed:
@@ -84,10 +79,34 @@ class Bench:
                         _say(f"{method.name} failed: {exc}")
         return {"title": case.title, "methods": _summed(made, runs, failed)}
 
+    def profile(self, case: Case) -> Iterator[tuple[str, str]]:
+        """For each of our methods that are one process: its name, and where its CPU goes."""
+        made = case.make(self.data, self.sizes)
+        with self._endpoint(made) as endpoint:
+            for method in made.methods:
+                if method.call.startswith("ours.") and method.cores == 1:
+                    with tempfile.TemporaryDirectory(dir=self.folder, prefix="run-") as name:
+                        if endpoint:
+                            limits.told(endpoint, forget=True)
+                        ended = self._in_child(method, self._words(endpoint, name), Path(name), profile=True)
+                        yield method.name, ended.stdout
+
+    @contextmanager
+    def _endpoint(self, made: Made) -> Iterator[str]:
+        if made.endpoint is None:
+            yield ""
+            return
+        told, program = made.endpoint, stub.compiled(self.folder)
+        with stub.running(program, told.key, told.items, told.delay_us, told.hidden, self.cores[-1]) as endpoint:
+            yield endpoint
+
+    def _words(self, endpoint: str, folder: str) -> dict[str, str]:
+        return {"{endpoint}": endpoint, "{folder}": folder, "{python}": sys.executable}
+
     def _run(self, method: Method, endpoint: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="run-") as name:
             folder = Path(name)
-            words = {"{endpoint}": endpoint, "{folder}": name, "{python}": sys.executable}
+            words = self._words(endpoint, name)
             if endpoint:
                 limits.told(endpoint, forget=True)
             took = self._whole(method, words, folder) if method.command else self._child(method, words, folder)
@@ -101,15 +120,19 @@ class Bench:
             return run
 
     def _child(self, method: Method, words: dict[str, str], folder: Path) -> Took:
+        ended = self._in_child(method, words, folder)
+        clock = json.loads(ended.stdout.splitlines()[-1])
+        return Took(clock["items"], clock["wall"], clock["cpu"], ended.pss, ended.rss)
+
+    def _in_child(self, method: Method, words: dict[str, str], folder: Path, profile: bool = False) -> measuring.Ended:
         cores = self._cores(method)
         args = [_filled(each, words) for each in method.args]
-        told = {"cores": cores, "without": method.without, "args": args, "options": method.options}
+        told = {"cores": cores, "without": method.without, "args": args, "options": method.options, "profile": profile}
         child = str(Path(__file__).with_name("child.py"))
         ended = measuring.run([sys.executable, child, method.call, json.dumps(told)], self.environment, cores, folder)
         if ended.code:
             raise Failed(_last_words(ended))
-        clock = json.loads(ended.stdout.splitlines()[-1])
-        return Took(clock["items"], clock["wall"], clock["cpu"], ended.pss, ended.rss)
+        return ended
 
     def _whole(self, method: Method, words: dict[str, str], folder: Path) -> Took:
         command = [_filled(word, words) for word in method.command]
@@ -223,13 +246,12 @@ def _table(head: list[str], lines: list[list[str]]) -> str:
 
 
 def _case_table(case: dict[str, Any]) -> str:
-    head = ["method", "items", "items/s", "us CPU/item", "x wall", "(from–to)", "x per CPU-s", "PSS MB", "RSS MB"]
+    head = ["method", "items", "items/s", "items/CPU-s", "x wall", "(from–to)", "x per CPU-s", "PSS MB", "RSS MB"]
     lines = []
     for method in case["methods"]:
         speeds, ratios, memory = ["–"] * 3, ["–"] * 3, ["–"] * 2
         if method["runs"]:
-            speed, cpu = method["items_per_second"], 1e6 / method["items_per_cpu_second"]
-            speeds = [f"{method['items']:,}", f"{speed:,.0f}", f"{cpu:.1f}"]
+            speeds = [f"{method[which]:,.0f}" for which in ("items", "items_per_second", "items_per_cpu_second")]
             memory = [f"{method[which] / _MB:.0f}" for which in ("pss", "rss")]
         if "x_wall" in method:
             low, high = method["x_wall_range"]
@@ -308,6 +330,9 @@ def _asked() -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="where the data is made and kept; else a temporary folder"
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="instead: where the CPU of ours goes, one run each (it slows all down)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run and figure there, too")
     asked = parser.parse_args()
     if (asked.rounds is not None and asked.rounds < 1) or asked.scale <= 0:
@@ -333,6 +358,11 @@ def main() -> int:
         folder = asked.data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="migrator-bench-")))
         bench = Bench(folder.resolve(), sizes, rounds)
         told: dict[str, Any] = {}
+        if asked.profile:
+            for name, case in chosen.items():
+                for method, profile in bench.profile(case):
+                    print(f"\n{name}: {method}: {profile}", flush=True)
+            return 0
         for name, case in chosen.items():
             told[name] = bench.measure(case)
             told[name]["ceiling"] = _ceiling(told[name])
