@@ -14,6 +14,8 @@ from conftest import IN_CI
 
 ROOT = Path(__file__).parent.parent
 
+pytestmark = pytest.mark.timeout(600)  # a dozen processes, started one after the other
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
@@ -25,10 +27,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
             pytest.fail("scripts/bench needs cc, which must be there in CI")
         pytest.skip("scripts/bench needs a C compiler, cc")
     folder = tmp_path_factory.mktemp("bench")
-    command = [str(ROOT / "scripts" / "bench"), "--quick", "--case", "write-facts", "--case", "job"]
+    command = [str(ROOT / "scripts" / "bench"), "--quick", "--rounds", "1", "--case", "write-facts", "--case", "job"]
     command += ["--data", str(folder / "data"), "--json", str(folder / "bench.json")]
     environment = {**os.environ, "MIGRATOR_PYTHON": sys.executable}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout, json.loads((folder / "bench.json").read_text())
 
@@ -49,7 +51,7 @@ def test_the_endpoint_counts_what_each_method_says_it_sent(bench: tuple[str, dic
     methods = [method for case in bench[1]["cases"].values() for method in case["methods"]]
     assert len(methods) == 9
     for method in methods:
-        assert len(method["runs"]) == 2
+        assert len(method["runs"]) == 1
         for run in method["runs"]:
             assert run["endpoint"]["items"] == run["items"] > 0
             assert run["endpoint"]["other"] == 0, "the endpoint was asked for something that it does not know"

@@ -88,8 +88,11 @@ class Bench:
                     with tempfile.TemporaryDirectory(dir=self.folder, prefix="run-") as name:
                         if endpoint:
                             limits.told(endpoint, forget=True)
-                        ended = self._in_child(method, self._words(endpoint, name), Path(name), profile=True)
-                        yield method.name, ended.stdout
+                        try:
+                            told = self._in_child(method, self._words(endpoint, name), Path(name), profile=True).stdout
+                        except Failed as exc:
+                            told = f"failed: {exc}"
+                    yield method.name, told
 
     @contextmanager
     def _endpoint(self, made: Made) -> Iterator[str]:
@@ -216,7 +219,7 @@ def _reached(goal: Goal, case: dict[str, Any]) -> float | None:
         return None
     mine = found[goal.method]
     if goal.measure == "memory":
-        return float(mine["rss"]) / _MB
+        return float(mine["rss"]) / (found[goal.against]["rss"] if goal.against else _MB)
     if goal.measure == "share":
         return float(mine["share"]) * 100
     return median(_ratios(mine["runs"], found[goal.against]["runs"], goal.measure))
@@ -263,7 +266,7 @@ def _case_table(case: dict[str, Any]) -> str:
 def _goal_table(goals: list[dict[str, Any]]) -> str:
     lines = []
     for goal in goals:
-        unit = {"memory": " MB", "share": " %"}.get(goal["measure"], "x")
+        unit = "x" if goal["against"] else {"memory": " MB", "share": " %"}[goal["measure"]]
         must, stretch = (f"{goal[name]:g}{unit}" for name in ("must", "stretch"))
         reached = "–" if goal["reached"] is None else f"{goal['reached']:.{0 if unit == ' MB' else 2}f}{unit}"
         lines.append([goal["title"], must, stretch, reached, goal["judged"]])
@@ -283,6 +286,7 @@ def _machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
+        "load": os.getloadavg()[0],
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "fast": all(find_spec(name) is not None for name in FAST),
@@ -305,7 +309,8 @@ def _machine_words(machine: dict[str, Any]) -> str:
     place = (
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory'] / 2**30:.0f} GiB, Linux {machine['kernel']}"
     )
-    return f"{place}, Python {machine['python']}; {packages}; {fast}; commit {machine['commit'] or 'unknown'}"
+    busy = f"\nOTHERS USE THIS MACHINE (load {machine['load']:.1f}): read ratios only" if machine["load"] > 0.5 else ""
+    return f"{place}, Python {machine['python']}; {packages}; {fast}; commit {machine['commit'] or 'unknown'}{busy}"
 
 
 def _say(words: str) -> None:

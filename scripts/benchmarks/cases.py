@@ -54,7 +54,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Goal:
-    """`measure` of `method` against that of `against`: records a second of wall clock or of CPU; or `method`'s peak memory or share alone."""
+    """`measure` of `method` against that of `against`: records a second of wall clock or of CPU, or peak memory. Without `against` MB or %."""
 
     title: str
     method: str
@@ -358,14 +358,14 @@ CASES = {
     ),
 }
 
+_SMALL, _LARGE = "ours, 100,000 facts", "ours, 10,000,000 facts"
+
 GROWTH = Case(
     "SQLite → DynamoDB by size, facts",
     _growth,
     (
-        Goal(
-            "records a second at 10 million against 100 thousand",
-            "ours, 10,000,000 facts", "ours, 100,000 facts", "wall", 0.9, 1,
-        ),
+        Goal("records a second at 10 million against 100 thousand", _LARGE, _SMALL, "wall", 0.9, 1),
+        Goal("memory at 10 million against 100 thousand", _LARGE, _SMALL, "memory", 1.1, 1.02),
     ),
-)  # fmt: skip
+)
 """Only where it is asked for: it takes long, and 4 GB of disk."""
