@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -349,6 +350,7 @@ def main() -> int:
     if sys.platform != "linux":
         raise SystemExit("scripts/bench: needs Linux (epoll, affinity, /proc); run it there, or in a container")
     asked = _asked()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running, and no folder
     sizes = Sizes().scaled(0.002 if asked.quick else asked.scale)
     rounds = asked.rounds or (2 if asked.quick else 5)
     chosen = {name: CASES[name] for name in asked.case or ([] if asked.growth else CASES)}

@@ -1,6 +1,8 @@
 """Runs a command once and measures it from outside: time, CPU seconds of it and of its children, peak memory of the whole tree."""
 
+import ctypes
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -51,7 +53,7 @@ def run(command: list[str], environment: dict[str, str], cores: tuple[int, ...],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            preexec_fn=lambda: _ready(cores),
         )
         peak = _Peak(process.pid)
         try:
@@ -71,6 +73,16 @@ def run(command: list[str], environment: dict[str, str], cores: tuple[int, ...],
     rss = max(peak.rss, used.ru_maxrss * 1024)
     cpu = used.ru_utime + used.ru_stime
     return Ended(process.returncode, texts[0], texts[1], wall, cpu, peak.pss or rss, rss)
+
+
+def _ready(cores: tuple[int, ...]) -> None:
+    """In the new process: keep to these cores, and end with whoever started it, also when that is killed."""
+    os.sched_setaffinity(0, cores)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+_libc = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 class _Peak:
