@@ -5,6 +5,7 @@ Knows nothing but names: which exit code an error ends with is one table in `cli
 
 from __future__ import annotations
 
+import copyreg
 from typing import Any
 
 
@@ -15,6 +16,10 @@ class MigratorError(Exception):
     """
 
     report: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As exceptions are copied between processes, but whatever a subclass's own __init__ asks for."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class ConfigError(MigratorError):

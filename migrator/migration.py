@@ -111,6 +111,11 @@ class Migration:
         if checkpoint is not None and not checkpoint.is_unfinished():
             checkpoint = None
         if checkpoint is not None and checkpoint.sink_at != self.plan.sink.whereabouts:
+            if self.plan.sink.shape is None:
+                raise ConfigError(
+                    f"the interrupted job wrote to {checkpoint.sink_at}, and there is nothing at {self.plan.sink.address.text} now. "
+                    "Bring it back, or begin anew with --restart"
+                )
             raise ConfigError(
                 f"the interrupted job wrote to {checkpoint.sink_at}, and the sink is now {self.plan.sink.whereabouts}. "
                 "Use the same account and endpoint to resume, or begin anew with --restart"

@@ -106,15 +106,15 @@ def _from_the_door(table: Table, address: Address) -> Iterator[Finding]:
         seen = f"AWS does not accept them: {_code(exc)} (from {table.credentials()}, profile {table.profile})"
         yield Finding("credentials", "fault", seen, "aws sts get-caller-identity")
         return
-    except Unreachable:
-        yield _silent(table)
-        return
     except Denied as exc:
         yield Finding("credentials", "well", f"from {table.credentials()}")
         yield _denied([exc.action], table, f"arn:aws:dynamodb:{table.region}:*:table/{table.name}")
         return
     except StoreError as exc:
-        yield Finding("endpoint", "fault", str(exc), "run again; if it stays so, ask whoever runs the endpoint")
+        if isinstance(exc.__cause__, Unreachable):
+            yield _silent(table)
+        else:
+            yield Finding("endpoint", "fault", str(exc), "run again; if it stays so, ask whoever runs the endpoint")
         return
     yield Finding("credentials", "well", f"from {table.credentials()}")
     yield Finding("endpoint", "well", table.endpoint)

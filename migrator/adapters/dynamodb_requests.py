@@ -7,6 +7,7 @@ that nothing is left out and nothing spins; what must not be repeated it raises,
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import threading
@@ -37,6 +38,7 @@ THREADS = 4  # requests at once, to hide latency
 PAUSE_BASE, PAUSE_CAP = 0.05, 20.0  # seconds
 PATIENCE = 300.0  # seconds without any progress after which a call gives up
 PLAN_PATIENCE = 3.0  # the same while a person waits for the plan
+ANSWER_SECONDS = 30  # after which an answer that does not come is asked for again
 
 
 class Pace:
@@ -97,12 +99,12 @@ class Pace:
             self._progress = self.clock()
 
     def trouble(self, error: TransientStoreError, begun: float) -> None:
-        """A request brought nothing. Raises the error once nothing has got through for too long since `begun`."""
+        """A request brought nothing. Raises GivenUp once nothing has got through for too long since `begun`."""
         with self._lock:
             now = self.clock()
             waited = now - max(begun, self._progress)
             if waited > self._patience:
-                raise type(error)(f"{error}; nothing got through for {waited:.0f} s") from error
+                raise GivenUp(f"{error}; nothing got through for {waited:.0f} s: run again when it does") from error
             if self._failures and now < self._until:
                 return  # sent before the pause began
             self._until = now + self._jitter() * min(PAUSE_CAP, PAUSE_BASE * 2 ** min(self._failures, 16))
@@ -212,7 +214,7 @@ class Table:
     ) -> dict[str, Any]:
         """One request, repeated until it is answered. `units`: the capacity it will take, if that is known.
 
-        Raises TransientStoreError when nothing has got through for too long.
+        Raises GivenUp when nothing has got through for too long.
         """
         pace = self._pace_of(operation)
         answer = self._sent(pace, operation, request, stop or self._stop, pace.clock(), units)
@@ -229,17 +231,13 @@ class Table:
         """A batch, repeated with what was left unprocessed until nothing is."""
         pace = self._pace_of(operation)
         begun = pace.clock()
-        leftover = _NEEDED[operation]
         while request:
             answer = self._sent(pace, operation, {"RequestItems": request}, stop or self._stop, begun, units)
-            left = answer[leftover]
-            if _count(left) == _count(request):
-                pace.trouble(TransientStoreError(f"{self.words}: throttled, all items came back unprocessed"), begun)
-            else:
-                pace.progress()
-                if left:
-                    pace.rest(stop or self._stop)
+            pace.progress()
+            left = answer[_LEFTOVER[operation]]
             yield answer
+            if left:
+                pace.rest(stop or self._stop)
             units = units and units * _count(left) / _count(request)
             request = left
 
@@ -256,27 +254,27 @@ class Table:
         if meter is not None:
             request = request | {"ReturnConsumedCapacity": "TOTAL"}
         while True:
-            with pace.turn(stop):
+            with pace.turn(stop):  # until it is known what became of it: the next in turn pauses too
                 permit = meter.admit(operation, request, units, stop) if meter else None
                 _unless(stop)
                 begun += permit.waited if permit else 0.0
                 try:
                     with _sorted_errors(self, operation):
                         answer = self._wire.ask(operation, request)
-                    # A proxy's page, or half an answer, is an answer without content to botocore.
-                    if _NEEDED.get(operation, "ResponseMetadata") in answer:
-                        if meter and permit:
-                            meter.answered(operation, request, permit, answer)
-                        return answer
-                    raise TransientStoreError(f"{self.words}: an answer to {operation} that is not DynamoDB's")
+                    if _NEEDED.get(operation, "ResponseMetadata") not in answer:
+                        raise _no_answer(self.words, operation)  # a part of one
+                    if meter and permit:
+                        meter.answered(operation, request, permit, answer)
+                    if (left := _LEFTOVER.get(operation)) and _count(answer[left]) == _count(request["RequestItems"]):
+                        raise TransientStoreError(f"{self.words}: throttled, all items came back unprocessed")
+                    return answer
                 except TransientStoreError as exc:
                     if meter and permit and isinstance(exc, Throttled):
                         meter.throttled(permit)
-                    error = exc
+                    pace.trouble(exc, begun)
                 except StoreError:
                     pace.progress()  # it was answered
                     raise
-                pace.trouble(error, begun)
 
     def _pace_of(self, operation: str) -> Pace:
         return (
@@ -380,9 +378,8 @@ class Table:
             pause = min(2 * pause, 5)
 
 
-_NEEDED = {
-    "batch_write_item": "UnprocessedItems",
-    "batch_get_item": "UnprocessedKeys",
+_LEFTOVER = {"batch_write_item": "UnprocessedItems", "batch_get_item": "UnprocessedKeys"}
+_NEEDED = _LEFTOVER | {
     "scan": "Items",
     "query": "Items",
     "describe_table": "Table",
@@ -406,7 +403,7 @@ def _client(address: Address) -> tuple[Any, Any]:
     config = Config(
         retries={"total_max_attempts": 1},  # `Pace` repeats
         connect_timeout=5,
-        read_timeout=30,
+        read_timeout=ANSWER_SECONDS,
         max_pool_connections=THREADS + 1,
         parameter_validation=False,
         tcp_keepalive=True,
@@ -418,6 +415,7 @@ def _client(address: Address) -> tuple[Any, Any]:
         client = session.client(
             "dynamodb", region_name=options.get("region"), endpoint_url=options.get("endpoint"), config=config
         )
+        client.meta.events.register("before-parse.dynamodb", _only_dynamodbs)
     except boto.ProfileNotFound as exc:
         raise NoProfile(f"{address.text}: {exc}; see `aws configure list-profiles`") from exc
     except boto.NoRegionError as exc:
@@ -432,6 +430,23 @@ def _client(address: Address) -> tuple[Any, Any]:
     except ValueError as exc:
         raise ConfigError(f"{address.text}: the endpoint is no whole URL, such as http://localhost:8000") from exc
     return session, client
+
+
+def _only_dynamodbs(response_dict: dict[str, Any], operation_model: Any, **_: Any) -> None:
+    """Raises _NoAnswer for what is none of DynamoDB's, which botocore would take for an answer without content: a write that was acknowledged.
+
+    Half an answer, or a page of a proxy between. Of an error the status says enough.
+    """
+    try:
+        told = json.loads(response_dict["body"])
+        if isinstance(told, dict) and (not told or not told.keys().isdisjoint(operation_model.output_shape.members)):
+            return
+    except ValueError:
+        told = None
+    if response_dict["status_code"] < 300:
+        raise _NoAnswer
+    if not isinstance(told, dict):
+        response_dict["body"] = b""  # botocore stumbles over some
 
 
 def _key_names(schema: list[dict[str, str]]) -> tuple[str, str]:
@@ -449,6 +464,18 @@ def shape_words(key: tuple[str, ...], index: tuple[str, ...] | None) -> str:
 
 
 # Errors ----------------------------------------------------------------------------------------------------------------
+
+
+class _NoAnswer(Exception):
+    """What came is not an answer of DynamoDB's."""
+
+
+def _no_answer(words: str, operation: str) -> TransientStoreError:
+    return TransientStoreError(f"{words}: an answer to {operation} that is not DynamoDB's; check what is between")
+
+
+class GivenUp(StoreError):
+    """Nothing got through for as long as the patience lasts. The cause is the last trouble."""
 
 
 class NoTable(StoreError):
@@ -546,6 +573,8 @@ def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
         yield
     except boto.ClientError as exc:
         raise _sorted_answer(exc, table, operation) from exc
+    except _NoAnswer as exc:
+        raise _no_answer(words, operation) from exc
     except _NO_CREDENTIALS as exc:
         raise _no_credentials(words, exc) from exc
     except _UNREACHABLE as exc:
@@ -576,7 +605,9 @@ def _sorted_answer(exc: Any, table: Table, operation: str) -> StoreError:
     if code == "ConditionalCheckFailedException":
         return Taken(f"{words}: {action}: something is there", exc.response.get("Item"))
     if code == "ResourceNotFoundException":
-        return NoTable(f"{words}: there is no such table in {table.region} at {table.endpoint}")
+        return NoTable(
+            f"{words}: there is no such table in {table.region} at {table.endpoint}; bring it back, or check its name and the region, and run again"
+        )
     if code == "ResourceInUseException":
         return _InUse(f"{words}: the table is being made or changed")
     if code == "UnknownOperationException":

@@ -329,7 +329,9 @@ class DynamoDBSink(Sink):
         self._table.share(part)
 
     def reader(self) -> Reader:
-        return DynamoDBReader(self._address, self.setting, self._pace)
+        reader = DynamoDBReader(self._address, self.setting, self._pace)
+        reader.may_be_missing = False  # it was made ready, or nothing would be written
+        return reader
 
     def close(self) -> None:
         self._abandon()

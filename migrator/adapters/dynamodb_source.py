@@ -25,7 +25,7 @@ from migrator.adapters.dynamodb_requests import (
     Table,
 )
 from migrator.adapters.dynamodb_values import Item, check_item, from_item, item_size, to_item, write_units
-from migrator.errors import RecordError, StoreError
+from migrator.errors import RecordError, StoreError, TransientStoreError
 from migrator.layout import Request
 from migrator.model import (
     FOREIGN,
@@ -177,6 +177,8 @@ class DynamoDBSource(Source):
         described = self._table.describe()
         if described is None and not self.may_be_missing:
             raise StoreError(f"{self._table.words}: there is no such table any more; bring it back and run again")
+        if described is not None:
+            self.may_be_missing = False
         return described
 
     def _items(self) -> Iterator[Item]:
@@ -224,9 +226,12 @@ class DynamoDBSource(Source):
             start = end
             try:
                 for answer in self._table.batches("batch_get_item", request):
+                    self.may_be_missing = False
                     yield from answer["Responses"].get(self._table.name, ())
             except NoTable:
-                return
+                if self.may_be_missing:
+                    return
+                raise
 
     def _answers(
         self, operation: str, start: Item | None = None, **request: Any
@@ -245,7 +250,11 @@ class DynamoDBSource(Source):
                 if self.may_be_missing:
                     return
                 raise
-            start = answer.get("LastEvaluatedKey")
+            self.may_be_missing = False
+            behind = answer.get("LastEvaluatedKey")
+            if start and behind == start:
+                raise TransientStoreError(f"{self._table.words}: {operation} gave the page before once more; run again")
+            start = behind
             yield answer["Items"], start
             if not start:
                 return
@@ -260,7 +269,10 @@ class _Wanted(NamedTuple):
 
 
 class DynamoDBReader(DynamoDBSource, Reader):
-    """A table as a run looks at the place it would write to: consistent reads, and a table that is not there is empty."""
+    """A table as a run looks at the place it would write to: consistent reads, and a table that is not there yet is empty.
+
+    One that was there and has gone is not empty: that is an error, as it is of a source.
+    """
 
     consistent = True
     may_be_missing = True
