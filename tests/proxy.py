@@ -1,4 +1,4 @@
-"""A proxy before a DynamoDB endpoint: passes requests on, counts them, and may refuse, delay or cut them.
+"""A proxy before a DynamoDB endpoint: passes requests on, counts them, and may refuse them. What else can befall a request: faulty.py.
 
 with proxy.before(endpoint) as between:
     ... between.endpoint ...
@@ -20,6 +20,13 @@ import endpoint
 
 WRITES = {"PutItem", "BatchWriteItem", "UpdateItem", "DeleteItem", "TransactWriteItems", "CreateTable", "UpdateTable"}
 
+Send = Callable[[str, bytes], tuple[int, bytes]]
+"""Passes an operation with its body on to the endpoint, and counts what was acknowledged."""
+Fate = Callable[[str, bytes, Send], tuple[int, bytes]]
+"""What becomes of a request: its operation, its body and the way on, to the status and the body of the answer. May raise endpoint.Dropped."""
+
+_OURS = ("connection", "accept-encoding", "content-length", "host", "x-amz-target")  # headers that are not passed on
+
 
 @dataclass
 class Proxy:
@@ -29,6 +36,7 @@ class Proxy:
     endpoint: str = ""
     refuse_writes: bool = False
     allowed: set[str] | None = None  # operations; None: all
+    requests: Counter[str] = field(default_factory=Counter)  # operations that were asked for, whatever became of them
     operations: Counter[str] = field(default_factory=Counter)
     asked: set[str] = field(default_factory=set)  # operations that went through, whatever the answer
     items: Counter[str] = field(default_factory=Counter)
@@ -65,29 +73,36 @@ def _written(operation: str, request: dict[str, Any], answer: dict[str, Any]) ->
 
 
 @contextmanager
-def before(upstream: str) -> Iterator[Proxy]:
-    """Run a proxy on a free loopback port until the block ends."""
+def before(upstream: str, fate: Fate | None = None, port: int = 0) -> Iterator[Proxy]:
+    """Run a proxy on a loopback port (0: a free one) until the block ends. `fate` decides what becomes of each request."""
     proxy = Proxy(upstream)
     split = urlsplit(upstream)
     local = threading.local()
 
     def answer(operation: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        with proxy.lock:
+            proxy.requests[operation] += 1
         if proxy.allowed is not None and operation not in proxy.allowed:
             return refused(operation, f"is not authorized to perform: dynamodb:{operation}")
         if proxy.refuse_writes and operation in WRITES:
             return refused(operation, "no writes here")
-        proxy.asked.add(operation)
-        status, said = ask(body, headers)
-        if status == 200:
-            proxy.took(operation, json.loads(body), json.loads(said))
-        return status, said
+
+        def send(operation: str, body: bytes) -> tuple[int, bytes]:
+            proxy.asked.add(operation)
+            status, said = ask(operation, body, headers)
+            if status == 200:
+                proxy.took(operation, json.loads(body), json.loads(said))
+            return status, said
+
+        return fate(operation, body, send) if fate is not None else send(operation, body)
 
     def refused(operation: str, why: str) -> tuple[int, bytes]:
         proxy.operations[f"refused {operation}"] += 1
         return 400, json.dumps({"__type": "com.amazon#AccessDeniedException", "message": why}).encode()
 
-    def ask(body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        passed = {name: text for name, text in headers.items() if name.lower() not in ("connection", "accept-encoding")}
+    def ask(operation: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        passed = {name: text for name, text in headers.items() if name.lower() not in _OURS}
+        passed["X-Amz-Target"] = f"DynamoDB_20120810.{operation}"
         for attempt in range(2):
             if not hasattr(local, "connection"):
                 local.connection = http.client.HTTPConnection(split.hostname, split.port, timeout=60)
@@ -102,5 +117,5 @@ def before(upstream: str) -> Iterator[Proxy]:
                     raise
         raise AssertionError
 
-    with endpoint.answering(answer) as proxy.endpoint:
+    with endpoint.answering(answer, port) as proxy.endpoint:
         yield proxy
