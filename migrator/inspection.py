@@ -20,7 +20,7 @@ from migrator.engine import WANTED_PARTITIONS
 from migrator.errors import ConfigError, RecordError
 from migrator.layout import Layout
 from migrator.mapping import Mapping
-from migrator.model import Kind, Page, Reject, Row, counted, identity_key, identity_words
+from migrator.model import Kind, Page, Reject, Row, counted, identity_key, identity_words, shortened
 from migrator.plan import Store, look_at, rate_words, unread_tables
 from migrator.report import PAGE
 from migrator.run import Show
@@ -271,7 +271,7 @@ class _Look:
         kind.rejected += 1
         _note_secrets(kind.secrets, reject.held, self.names.get(reject.kind, frozenset()))
         if len(self.into.rejects) < 20:
-            self.into.rejects.append(f"{reject.place}: {reject.reason}")
+            self.into.rejects.append(f"{shortened(reject.place)}: {reject.reason}")
 
 
 class _Scale:

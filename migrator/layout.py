@@ -31,6 +31,8 @@ from migrator.model import (
     Reject,
     Row,
     identity_key,
+    shortened,
+    some_names,
 )
 from migrator.values import Value, from_json, is_number, number, short_digest, to_json
 
@@ -324,7 +326,7 @@ class Layout:
                 return Foreign(place, self._is_ghost(held, self.key), held)
         compiled: _Compiled | None = self._compiled.get(kind)  # type: ignore[attr-defined]
         if compiled is None:
-            return Reject(UNKNOWN_KIND, place, f'no kind "{kind[:60]}" in this mapping', held)
+            return Reject(UNKNOWN_KIND, place, f'no kind "{shortened(kind)}" in this mapping', held)
         try:
             return compiled.read(held, place, origin)
         except RecordError as exc:
@@ -660,9 +662,8 @@ class _Compiled:
         unknown = record.keys() - self.fields
         if unknown and not self.layout.keeps_unknown:
             if unknown_fields != "drop":
-                names = ", ".join(sorted(unknown))
                 raise RecordError(
-                    f"unknown field {names}: the sink has no place for it (--unknown-fields drop leaves it behind)"
+                    f"unknown field {some_names(unknown)}: the sink has no place for it (--unknown-fields drop leaves it behind)"
                 )
             record = {name: value for name, value in record.items() if name in self.fields}
         unsaid = [p.field.name for p in self.spec.places if p.otherwise and p.field.name not in record]

@@ -5,7 +5,7 @@ Plain data that pickles. Knows no store, no mapping file and no JSON.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal
@@ -364,7 +364,20 @@ def identity_key(kind: str, identity: Sequence[Value]) -> bytes:
     return canonical([kind, *identity])
 
 
-_WORDS = 80  # characters of one part of an identity that are shown: a mood's context is part of it, and may be a letter
+_WORDS = (
+    80  # characters of a text from data that are shown: a mood's context is part of its identity, and may be a letter
+)
+
+
+def shortened(text: str) -> str:
+    """A text from data for people: a long one by its beginning and its length."""
+    return text if len(text) <= _WORDS else f"{text[: _WORDS // 2]}… ({len(text):,} characters)"
+
+
+def some_names(names: Iterable[str]) -> str:
+    """Names from data for people: the first five in their order, each `shortened`."""
+    found = sorted(names)
+    return ", ".join([*map(shortened, found[:5]), *(["…"] if len(found) > 5 else [])])
 
 
 def identity_words(kind: Kind, identity: Sequence[Value]) -> str:
@@ -375,5 +388,4 @@ def identity_words(kind: Kind, identity: Sequence[Value]) -> str:
 
 
 def _part_words(part: Value) -> str:
-    text = "NULL" if part is None else str(part)
-    return text if len(text) <= _WORDS else f"{text[: _WORDS // 2]}… ({len(text):,} characters)"
+    return shortened("NULL" if part is None else str(part))

@@ -6,17 +6,18 @@ Servers are started by services.py, once for each pytest process, when the first
 import os
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import hypothesis
 import pytest
 
 import services
 
-# A machine that others use as well is slow at times: that says nothing of the strategy.
-hypothesis.settings.register_profile(
-    "shared machine", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None
-)
-hypothesis.settings.load_profile("shared machine")
+# A machine that others use as well is slow at times: that says nothing of the strategy. `ci` tries the same examples in every run, `nightly` new ones.
+_SHARED: dict[str, Any] = {"suppress_health_check": [hypothesis.HealthCheck.too_slow], "deadline": None}
+hypothesis.settings.register_profile("ci", derandomize=True, **_SHARED)
+hypothesis.settings.register_profile("nightly", max_examples=2_000, print_blob=True, **_SHARED)
+hypothesis.settings.load_profile("nightly" if os.environ.get("MIGRATOR_LONG") == "1" else "ci")
 
 IN_CI = os.environ.get("CI") == "true"
 

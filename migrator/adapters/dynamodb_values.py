@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from migrator.errors import RecordError
-from migrator.model import Record
+from migrator.model import Record, shortened
 from migrator.values import Value, is_number, number
 
 AttributeValue = dict[str, Any]
@@ -132,7 +132,7 @@ def to_item(attributes: Record) -> Item:
         try:
             item[_name(name)] = to_attribute(value)
         except ValueError as exc:
-            raise RecordError(f"{name} {exc}" if name.isprintable() and name else f"a field {exc}") from exc
+            raise RecordError(f"{shortened(name)} {exc}" if name.isprintable() and name else f"a field {exc}") from exc
     return item
 
 
@@ -212,4 +212,6 @@ def check_item(item: Item, key: tuple[str, ...], index: tuple[str, ...] | None) 
     size = item_size(item)
     if size > ITEM_BYTES:
         largest = max(item, key=lambda name: _value_size(item[name]))
-        raise RecordError(f"its item takes {size:,} bytes, DynamoDB allows {ITEM_BYTES:,} (most of it in {largest})")
+        raise RecordError(
+            f"its item takes {size:,} bytes, DynamoDB allows {ITEM_BYTES:,} (most of it in {shortened(largest)})"
+        )

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple, cast
 import orjson
 
 from migrator.errors import RecordError
-from migrator.model import Record
+from migrator.model import Record, shortened
 from migrator.values import Value, from_json, is_too_deep, to_json, untag
 
 _CHUNK = 1 << 18  # bytes that are read in one go
@@ -72,7 +72,7 @@ def _distinct(pairs: list[tuple[str, Value]]) -> Record:
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise RecordError(f'the key "{twice[:60]}" is there twice')
+        raise RecordError(f'the key "{shortened(twice)}" is there twice')
     return record
 
 
@@ -145,7 +145,7 @@ class Scanner:
         while not is_last:
             key = self._key()
             if key in keys:
-                raise Broken(self.offset, f'the key "{key[:60]}" is there twice')
+                raise Broken(self.offset, f'the key "{shortened(key)}" is there twice')
             keys[key] = None
             self._take(b":")
             yield from (self._value(key, None),) if whole else self._values(key)
