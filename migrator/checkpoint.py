@@ -13,17 +13,18 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import platformdirs
 from filelock import FileLock, Timeout
 
 from migrator.errors import ConfigError, LockedError, StoreError
 from migrator.files import private, put_whole, sync
-from migrator.model import Cursor, Partition, Reject, Row, Snapshot, Tally
+from migrator.model import Cursor, Partition, Reject, Row, Snapshot, Tally, shortened
 from migrator.users import Users
 from migrator.values import Value, from_json, to_json
 
@@ -78,14 +79,29 @@ class Checkpoint:
         return asdict(self)
 
     @staticmethod
-    def from_plain(plain: dict[str, Any]) -> Checkpoint:
-        made = Checkpoint(**plain)
-        made.snapshot = Snapshot(**plain["snapshot"]) if plain["snapshot"] else None
-        made.progress = [
-            Progress(**{**each, "partition": Partition(**each["partition"])}) for each in plain["progress"]
-        ]
-        made.tallies = {kind: Tally(**each) for kind, each in plain["tallies"].items()}
+    def from_plain(plain: Any) -> Checkpoint:
+        """Raises ValueError if `plain` is not what `to_plain` makes."""
+        made: Checkpoint = made_of(Checkpoint, plain)
         return made
+
+
+def made_of(wanted: Any, plain: Any) -> Any:
+    """The value of that type, such as a dataclass with others in it, that `asdict` made `plain` of. Raises ValueError if it did not."""
+    inside = get_args(wanted)
+    if wanted is Any or type(plain) is wanted:
+        return plain
+    if isinstance(wanted, UnionType):
+        return None if plain is None else made_of(inside[0], plain)
+    if get_origin(wanted) is list and type(plain) is list:
+        return [made_of(inside[0], each) for each in plain]
+    if get_origin(wanted) is dict and type(plain) is dict:
+        return {name: made_of(inside[1], each) for name, each in plain.items()}
+    if isinstance(wanted, type) and is_dataclass(wanted) and type(plain) is dict:
+        types = get_type_hints(wanted)
+        if plain.keys() <= types.keys():
+            with suppress(TypeError):  # one that has no default is missing
+                return wanted(**{name: made_of(types[name], each) for name, each in plain.items()})
+    raise ValueError(f"no {wanted}")
 
 
 # Writing ---------------------------------------------------------------------------------------------------------------
@@ -249,15 +265,21 @@ class State:
         except (ValueError, KeyError, TypeError) as exc:
             raise ConfigError(f"{self.checkpoint_file}: the checkpoint is damaged. {anew}") from exc
         if head.get("format") != FORMAT:
+            other = shortened(str(head.get("format")))
             raise ConfigError(
-                f"{self.checkpoint_file}: written by another version of migrator (format {head.get('format')}). {anew}"
+                f"{self.checkpoint_file}: written by another version of migrator (format {other}). {anew}"
             )
         if not whole:
             raise ConfigError(f"{self.checkpoint_file}: the checkpoint is damaged (its checksum does not fit). {anew}")
-        checkpoint = Checkpoint.from_plain(from_json(body))
+        try:
+            checkpoint = Checkpoint.from_plain(from_json(body))
+        except ValueError as exc:
+            raise ConfigError(
+                f"{self.checkpoint_file}: the checkpoint says what this version does not. {anew}"
+            ) from exc
         if checkpoint.fingerprint != self.name:
             raise ConfigError(
-                f"{self.checkpoint_file}: the checkpoint is of another job ({checkpoint.fingerprint}). {anew}"
+                f"{self.checkpoint_file}: the checkpoint is of another job ({shortened(checkpoint.fingerprint)}). {anew}"
             )
         return checkpoint
 

@@ -19,7 +19,7 @@ from typing import Any
 from migrator import commands
 from migrator.adapters.base import Reader, Source
 from migrator.addresses import in_zone
-from migrator.checkpoint import State, fingerprint, state_root, write_whole
+from migrator.checkpoint import State, fingerprint, made_of, state_root, write_whole
 from migrator.deletion import Deletion
 from migrator.errors import ConfigError, MigratorError
 from migrator.files import private, sync
@@ -256,13 +256,13 @@ class _Cutover:
     def _earlier(self) -> Certificate:
         """The certificate to go on with, or a new one."""
         path, plan = self.state.path / "report.json", self.plan
-        found = None
+        found: Certificate | None = None
         if self.options.restart and path.exists():
             self.state.put_by(path, "report.json")
         elif path.exists():
             try:
-                found = Certificate(**from_json(path.read_bytes()))
-            except (OSError, TypeError, ValueError) as exc:
+                found = made_of(Certificate, from_json(path.read_bytes()))
+            except (OSError, ValueError) as exc:
                 raise ConfigError(f"{path}: it cannot be read; --restart begins the cutover anew") from exc
             if found.format != FORMAT:
                 raise ConfigError(f"{path}: written by another version of migrator; --restart begins the cutover anew")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import re
@@ -55,7 +56,7 @@ VALUES: list[Any] = [
 
 def shipped(name: str) -> Any:
     """A copy of its own."""
-    return _copy(_read(name))
+    return copy.deepcopy(_read(name))
 
 
 @functools.cache
@@ -82,7 +83,7 @@ def mutate(random: Random, mapping: dict[str, Any], changes: int) -> dict[str, A
         elif turn < 0.45:
             body[random.choice(NAMES)] = body.pop(place)
         elif turn < 0.6:
-            body[random.choice([*NAMES, *body])] = _copy(body[place])
+            body[random.choice([*NAMES, *body])] = copy.deepcopy(body[place])
         else:
             body[place] = _another(random, mapping, body[place])
     return mapping
@@ -100,12 +101,8 @@ def _another(random: Random, mapping: dict[str, Any], value: Any) -> Any:
         return random.choice(TEXTS)
     if turn < 0.8:
         body, place = random.choice(_places(mapping))
-        return _copy(body[place])
-    return _copy(random.choice([*VALUES, *TEXTS]))
-
-
-def _copy(value: Any) -> Any:
-    return json.loads(json.dumps(value))
+        return copy.deepcopy(body[place])
+    return copy.deepcopy(random.choice([*VALUES, *TEXTS]))
 
 
 def toml(mapping: dict[str, Any]) -> str:

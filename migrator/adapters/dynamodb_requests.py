@@ -26,6 +26,7 @@ import botocore.loaders
 import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 
 from migrator.adapters.dynamodb_governor import QUARTER, READS, WRITES, Governor, Meter, provisioned
 from migrator.adapters.dynamodb_values import Item
@@ -582,8 +583,16 @@ def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
             f"{words}: no answer from {table.endpoint} ({type(exc).__name__}); check the endpoint (?endpoint=, AWS_ENDPOINT_URL_DYNAMODB), "
             "the region and the network"
         ) from exc
+    except ResponseParserError as exc:
+        raise _no_answer(words, operation) from exc
     except boto.BotoCoreError as exc:
         raise StoreError(f"{words}: {operation}: {exc}; mend that and run again") from exc
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as exc:
+        raise _no_answer(words, operation) from exc  # botocore's parser met something else than it looks for
+
+
+def _no_answer(words: str, operation: str) -> TransientStoreError:
+    return TransientStoreError(f"{words}: an answer to {operation} that is not DynamoDB's")
 
 
 def _no_credentials(words: str, exc: Exception) -> NoCredentials:

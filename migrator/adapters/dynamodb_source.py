@@ -410,13 +410,20 @@ class DynamoDBReader(DynamoDBSource, Reader):
 
 
 def read_item(layout: Any, item: Item) -> Row | Foreign | Reject:
-    place = place_of(only(layout.key, item))
     try:
         held = from_item(item)
     except ValueError:
-        return Reject(UNKNOWN_KIND, place, "holds a value that is none of DynamoDB's", {})
+        return Reject(UNKNOWN_KIND, _place_of_any(layout, item), "holds a value that is none of DynamoDB's", {})
+    place = place_of(only(layout.key, item))
     found: Row | Foreign | Reject = layout.read(held, place)
     return found
+
+
+def _place_of_any(layout: Any, item: Any) -> str:
+    """The key of an item that is broken, as far as it has one."""
+    with suppress(ValueError, AttributeError, TypeError):
+        return place_of(only(layout.key, item))
+    return "an item without a key"
 
 
 def as_held(layout: Any, wanted: Row, item: Item) -> Row:

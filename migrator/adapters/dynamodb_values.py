@@ -48,25 +48,32 @@ def to_attribute(value: Value, depth: int = 0) -> AttributeValue:
     raise ValueError(f"holds a {type(value).__name__}")
 
 
-def from_attribute(attribute: AttributeValue) -> Value:
-    """And back. Raises ValueError for a number that is none."""
+def from_attribute(attribute: Any) -> Value:
+    """And back. Raises ValueError for what is no attribute, or a number that is none: a server may say anything."""
+    if type(attribute) is not dict or len(attribute) != 1:
+        raise ValueError("an attribute that is none of DynamoDB's")
     ((sort, held),) = attribute.items()
-    match sort:
-        case "S" | "BOOL" | "B":
-            return held
-        case "N":
-            return number(held)
-        case "NULL":
-            return None
-        case "L":
-            return [from_attribute(each) for each in held]
-        case "M":
-            return from_item(held)
-        case "NS":
-            return frozenset(map(number, held))
-        case "SS" | "BS":
-            return frozenset(held)
-    raise ValueError(f"an attribute of the unknown type {sort}")
+    if type(held) is _HELD.get(sort):
+        match sort:
+            case "S" | "BOOL" | "B":
+                return held
+            case "N":
+                return number(held)
+            case "NULL":
+                return None
+            case "L":
+                return [from_attribute(each) for each in held]
+            case "M":
+                return from_item(held)
+            case "SS" | "NS" | "BS" if all(type(each) is _HELD[sort[0]] for each in held):
+                return frozenset(map(number, held) if sort == "NS" else held)
+    raise ValueError("an attribute that is none of DynamoDB's")
+
+
+_HELD = {
+    "S": str, "N": str, "B": bytes, "BOOL": bool, "NULL": bool, "L": list, "M": dict, "SS": list, "NS": list, "BS": list,
+}  # fmt: skip
+"""By the name of a type, what boto3 gives of it."""
 
 
 def _to_set(value: frozenset[Value]) -> AttributeValue:
@@ -136,8 +143,16 @@ def to_item(attributes: Record) -> Item:
     return item
 
 
-def from_item(item: Item) -> Record:
-    return {name: attribute["S"] if "S" in attribute else from_attribute(attribute) for name, attribute in item.items()}
+def from_item(item: Any) -> Record:
+    """Raises ValueError for what is no item."""
+    if type(item) is not dict:
+        raise ValueError("an item that is none of DynamoDB's")
+    return {
+        name: held
+        if type(attribute) is dict and type(held := attribute.get("S")) is str and len(attribute) == 1  # nearly all
+        else from_attribute(attribute)
+        for name, attribute in item.items()
+    }
 
 
 # Limits and sizes ------------------------------------------------------------------------------------------------------

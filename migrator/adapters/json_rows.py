@@ -11,7 +11,7 @@ from typing import BinaryIO
 from migrator.adapters.json_text import parsed
 from migrator.errors import RecordError
 from migrator.layout import KindLayout, Layout
-from migrator.model import FOREIGN, UNKNOWN_KIND, Foreign, Origin, Record, Reject, Row
+from migrator.model import FOREIGN, UNKNOWN_KIND, Foreign, Origin, Record, Reject, Row, some_names
 from migrator.values import Value, to_json, to_plain_json
 
 ALL = ("line",)  # of what was too large to be kept
@@ -43,15 +43,16 @@ def from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Reject
     if not is_line(held):
         return Reject(UNKNOWN_KIND, place, WANTED, held if isinstance(held, dict) else {"value": held})
     record, origin = held["record"], held.get("origin")
+    kind = held["kind"] if held["kind"] in layout.kinds else UNKNOWN_KIND  # a name that is shown is the mapping's
     if held.get("omitted"):
-        return _not_whole(held, place)
+        return _not_whole(kind, held, place)
     if held.get("foreign") is True:
         return Foreign(str(held.get("place", place)), held.get("ghost") is True, record)
     if origin is not None:
         try:
             origin = Origin.from_plain(origin)
         except ValueError as exc:
-            return Reject(held["kind"], place, str(exc), record)
+            return Reject(kind, place, str(exc), record)
     return layout.read(record, place, held["kind"], origin)
 
 
@@ -87,11 +88,11 @@ def entries_in(file: BinaryIO) -> Iterator[bytes]:
         yield b"".join(entry)
 
 
-def _not_whole(held: Record, place: str) -> Reject:
+def _not_whole(kind: str, held: Record, place: str) -> Reject:
     """A line of a rejects file whose record was too large to be kept in it."""
     names = tuple(str(name) for name in held["omitted"]) if isinstance(held["omitted"], list) else ALL
-    reason = f"is not whole: {', '.join(names)} was too large to be kept here; take it from the store it came from"
-    return Reject(held["kind"], place, reason, held["record"], omitted=names)
+    reason = f"is not whole: {some_names(names)} was too large to be kept here; take it from the store it came from"
+    return Reject(kind, place, reason, held["record"], omitted=names)
 
 
 def is_line(held: Value) -> bool:

@@ -520,10 +520,12 @@ class FileSink(Sink):
     def _recall(self) -> _Memory | None:
         try:
             plain = orjson.loads(self._memory.read_bytes())
+            before, published = plain["before"], plain["published"]
+            return _Memory(Stamp(**before) if before else None, Stamp(**published) if published else None)
         except FileNotFoundError:
             return None
-        before, published = plain["before"], plain["published"]
-        return _Memory(Stamp(**before) if before else None, Stamp(**published) if published else None)
+        except (ValueError, KeyError, TypeError) as exc:
+            raise StoreError(f"{self._memory}: damaged; run again with --restart") from exc
 
     def _remember(self, memory: _Memory) -> None:
         put_whole(self._memory, orjson.dumps(memory))

@@ -1,0 +1,456 @@
+"""Data, files and answers from somebody who means no good, or from a broken disk: what is read is right or refused, in our words.
+
+Fuzzes the JSON reader, the loaders of mappings and checkpoints, and the pages of a table; tries names that a path, a format or a terminal would
+take for more than a name; and looks through everything that runs leave behind for what must not be there.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import awkward
+import endpoint
+import mutated
+from accepting import description
+from awkward import as_noted, examples, meaning
+from migrator import ConfigError
+from migrator.adapters import json_text
+from migrator.adapters.base import Setting
+from migrator.adapters.dynamodb_source import DynamoDBSource, read_item
+from migrator.adapters.json_text import Broken, Scanner, parsed
+from migrator.adapters.jsonfile import ADAPTER as FILES
+from migrator.checkpoint import FORMAT, Checkpoint, Partition, Progress, Snapshot, State, jobs
+from migrator.config import resolve
+from migrator.errors import MigratorError, RecordError
+from migrator.mapping_file import load_mapping
+from migrator.model import Foreign, Reject, Row, Tally
+from migrator.values import to_json
+from stores import DATA
+from test_dynamodb import VirtualTime
+
+MAPPING = load_mapping("luminoracore-v1.1")
+KINDS = MAPPING.kind_names()
+SEEDS = st.integers(0, 2**64)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user"))
+
+
+def says(error: MigratorError, *words: str) -> None:
+    """An error of ours, that fits two lines."""
+    assert all(each in str(error) for each in words) and len(str(error)) < 600, error
+
+
+# The JSON reader -------------------------------------------------------------------------------------------------------
+
+
+def spelled(random: Random, value: Any) -> bytes:
+    """A JSON text of a value in one of the ways that programs write it."""
+    plain = _jsonable(value)
+    spaces = random.choice([None, None, 1, "\t"])
+    marks = random.choice([None, (",", ":"), (" , ", " : ")])
+    return json.dumps(
+        plain, ensure_ascii=random.random() < 0.5, indent=spaces, separators=marks, allow_nan=False
+    ).encode("utf-8", "surrogatepass")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {f"k{name}": _jsonable(held) for name, held in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(held) for held in value]
+    if isinstance(value, float) and value not in (value, float("inf"), float("-inf")):
+        return None
+    if value is None or isinstance(value, bool | str | int):
+        return value
+    return value if isinstance(value, float) and abs(value) < 1e400 and value == value else str(value)
+
+
+def damaged(random: Random, text: bytes) -> bytes:
+    """With a byte flipped, taken away or put in, cut off, or a part of it there twice."""
+    if not text:
+        return text
+    at, other = random.randrange(len(text)), random.randrange(len(text))
+    low, high = min(at, other), max(at, other)
+    return random.choice([
+        text[:at] + bytes([text[at] ^ 1 << random.randrange(8)]) + text[at + 1 :],
+        text[:at] + text[at + 1 :],
+        text[:at] + random.choice([b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\x00", b"\xff", b"\\ud800", b"NaN", b"1e999", b"-", b" "]) + text[at:],
+        text[:at],
+        text[:high] + text[low:],
+    ])  # fmt: skip
+
+
+class Twice(ValueError):
+    """A key is there twice."""
+
+
+def measured(text: bytes) -> Any:
+    """What the standard library makes of a text, strictly: every digit kept, no key twice, no NaN."""
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(found)) < len(found):
+            raise Twice
+        return dict(found)
+
+    def refused(name: str) -> Any:
+        raise Twice
+
+    return json.loads(
+        text.decode(), object_pairs_hook=pairs, parse_constant=refused, parse_float=Decimal, parse_int=lambda x: int(x)
+    )
+
+
+@examples(500, 40_000)
+@given(SEEDS)
+def test_a_text_is_read_as_the_standard_library_reads_it_or_refused_for_a_reason_that_it_has_too(seed: int) -> None:
+    random = Random(seed)
+    text = spelled(random, awkward.json_value(random))
+    if random.random() < 0.7:
+        text = damaged(random, text)
+    wanted: Any
+    try:
+        wanted = measured(text)
+        fault = None
+    except (ValueError, RecursionError, ArithmeticError) as exc:
+        wanted, fault = None, exc
+    try:
+        found = parsed(text, plain=True)
+    except (Broken, RecordError) as exc:
+        refused = exc
+    else:
+        assert fault is None
+        assert meaning(found) == meaning(wanted)
+        return
+    if isinstance(refused, Broken):
+        assert isinstance(fault, json.JSONDecodeError | UnicodeDecodeError) and 0 <= refused.offset <= len(text)
+    else:
+        assert fault or as_noted(wanted) != wanted or "deep" in str(refused) or "number" in str(refused)
+
+
+@settings(examples(150, 20_000), suppress_health_check=list(HealthCheck))
+@given(seed=SEEDS, chunk=st.integers(1, 40))
+def test_the_values_of_a_document_are_found_in_chunks_of_any_size(seed: int, chunk: int) -> None:
+    """Against the standard library: the same values in the same order, each exactly as it is written; or broken for both."""
+    random = Random(seed)
+    document = {
+        f"{awkward.text(random)}{number}": _jsonable(awkward.json_value(random))
+        for number in range(random.randrange(4))
+    }
+    text = spelled(random, document)
+    if random.random() < 0.5:
+        text = damaged(random, text)
+    import io
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_text, "_CHUNK", chunk)
+        scanner = Scanner(io.BytesIO(text), 1 << 20)
+        try:
+            found = [(each.key, each.position, parsed(each.text or b"", plain=True)) for each in scanner.items()]
+        except (Broken, RecordError):
+            found = None
+    try:
+        whole = measured(text)
+        assert isinstance(whole, dict)
+        wanted = [
+            each
+            for key, held in whole.items()
+            for each in (
+                [(key, place, one) for place, one in enumerate(held)] if isinstance(held, list) else [(key, None, held)]
+            )
+        ]
+    except (ValueError, AssertionError, RecursionError):
+        assert found is None
+        return
+    if found is not None:  # else half a surrogate, or a number that nobody can hold
+        assert meaning([list(each) for each in found]) == meaning([list(each) for each in wanted])
+    else:
+        assert as_noted(whole) != whole or b"e" in text.lower()
+
+
+def fact(key: str, value: str = "v", **more: Any) -> dict[str, Any]:
+    return {"user_id": "ana", "category": "c", "key": key, "value": value, "confidence": 0.5} | more
+
+
+DOCUMENT = json.dumps(
+    {"facts": [fact("á", "x\\"), fact("b", '"]}')], "moods": [], "own": {"deep": [1]}}, indent=1
+).encode()
+LINES = b"".join(to_json({"kind": "fact", "record": fact(key)}) + b"\n" for key in "abc")
+
+
+def read(path: Path) -> tuple[list[Row], list[Any]] | None:
+    """The rows of a file, and what is no row; None if it was refused in our words."""
+    address = resolve(str(path))
+    try:
+        FILES.describe(address)
+        source = FILES.source(address, Setting(MAPPING.layout_for(address.store, None), KINDS, path.parent))
+        pages = [page for part in source.partitions(KINDS, 1) for page in source.pages(part, None)]
+    except MigratorError as exc:
+        says(exc, str(path))
+        return None
+    rows = [row for page in pages for row in page.rows]
+    return rows, [each for page in pages for each in (*page.rejects, *page.foreign)]
+
+
+def keys(rows: list[Row]) -> list[Any]:
+    return [row.record.get("key") for row in rows]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_document_that_is_cut_anywhere_is_refused_and_never_read_as_a_shorter_one(
+    tmp_path: Path, packed: bool
+) -> None:
+    """H40."""
+    path = tmp_path / ("chat.json.gz" if packed else "chat.json")
+    text = gzip.compress(DOCUMENT, mtime=0) if packed else DOCUMENT
+    for cut in range(len(text)):
+        path.write_bytes(text[:cut])
+        assert read(path) is None, cut
+    path.write_bytes(text)
+    assert keys((read(path) or ([], []))[0]) == ["á", "b"]
+
+
+def test_lines_that_are_cut_anywhere_give_the_whole_ones_and_a_reject(tmp_path: Path) -> None:
+    path = tmp_path / "chat.jsonl"
+    each = len(LINES) // 3
+    for cut in range(1, len(LINES) + 1):
+        path.write_bytes(LINES[:cut])
+        found = read(path)
+        whole, rest = divmod(cut + 1, each)  # the last line may lack its end
+        if found is None:
+            assert whole == 0
+        else:
+            assert keys(found[0]) == [*"abc"[:whole]]
+            assert bool(found[1]) == (rest > 1), cut
+
+
+@pytest.mark.parametrize("name", ["chat.json", "chat.jsonl", "chat.json.gz", "chat.jsonl.gz"])
+def test_every_byte_of_a_file_may_be_another_and_nothing_is_lost_without_a_word(tmp_path: Path, name: str) -> None:
+    """Each byte flipped in its lowest and its highest bit: other values, a reject, a foreign item or a refusal, and never fewer records.
+
+    gzip's checksum tells every change of the data.
+    """
+    path = tmp_path / name
+    text = DOCUMENT if ".jsonl" not in name else LINES
+    clean = rows, others = _written(path, gzip.compress(text, mtime=0) if name.endswith("gz") else text)
+    whole = len(rows) + len(others)
+    data = path.read_bytes()
+    for at in range(len(data)):
+        for bit in (1, 128):
+            found = _written(path, data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :])
+            if found is None:
+                continue
+            rows, others = found
+            if name.endswith("gz"):
+                assert found == clean, at
+            else:
+                assert len(rows) + sum(_weight(each) for each in others) >= whole, (at, bit)
+
+
+def _weight(other: Any) -> int:
+    """How many records one that could not be read may have been: two lines may have become one."""
+    return max(1, str(other.held.get("line", "")).count('"record"'))
+
+
+def _written(path: Path, data: bytes) -> Any:
+    path.write_bytes(data)
+    return read(path)
+
+
+def test_a_line_whose_kind_is_not_ours_is_told_under_no_name_of_its_own(tmp_path: Path) -> None:
+    """What a kind is called is for the mapping to say: neither a table of ours nor a terminal is told by a file."""
+    path = tmp_path / "chat.jsonl"
+    evil = "\x1b[2J" * 10_000
+    lines = [
+        {"kind": evil, "record": {}},
+        {"kind": evil, "record": {}, "origin": 7},
+        {"kind": evil, "record": {}, "omitted": ["x"]},
+        {"kind": evil, "record": {}, "omitted": True},
+        {"kind": "fact", "record": fact("a")},
+    ]
+    path.write_bytes(b"".join(to_json(line) + b"\n" for line in lines))
+    found = read(path)
+    assert found is not None
+    assert {reject.kind for reject in found[1]} == {"?"} and len(found[1]) == 4
+    assert all(len(reject.reason) < 200 for reject in found[1])
+
+
+# Mappings and checkpoints ----------------------------------------------------------------------------------------------
+
+SHIPPED = (DATA.parent.parent / "mappings" / "luminoracore-v1.0.toml").read_bytes()
+
+
+@settings(examples(200, 20_000), suppress_health_check=list(HealthCheck))
+@given(seed=SEEDS, junk=st.binary(max_size=60))
+def test_any_bytes_are_a_mapping_or_refused_with_the_name_of_the_file(tmp_path: Path, seed: int, junk: bytes) -> None:
+    random = Random(seed)
+    data = SHIPPED
+    for _ in range(random.randrange(1, 4)):
+        data = damaged(random, data) or junk
+    path = tmp_path / "mine.toml"
+    path.write_bytes(random.choice([data, data, data, junk, data[: random.randrange(len(data))] + junk]))
+    try:
+        load_mapping(str(path))
+    except ConfigError as exc:
+        says(exc, "mine.toml")
+
+
+def _checkpoint() -> Checkpoint:
+    return Checkpoint(
+        "job",
+        {"command": "migrate", "source": "a", "sink": "b"},
+        "2025-03-01",
+        snapshot=Snapshot("s", None, "words", {"path": "x"}),
+        progress=[Progress(Partition("0", {"start": 0, "end": None}, True), [1], 2, False)],
+        tallies={"fact": Tally(read=2, written=2)},
+        digests={"fact": {"count": 2, "sums": {"1": "ff"}}},
+        weights={"fact": {"bytes": 7}},
+        proofs={"fact": {"missing": 0}},
+        retyped={"fact": 1},
+        ids=["x"],
+    )
+
+
+def sealed(body: bytes) -> bytes:
+    """With a checksum that fits: as another version of the tool, or whoever may write there, could leave it."""
+    return to_json({"format": FORMAT, "sha256": hashlib.sha256(body).hexdigest()}) + b"\n" + body + b"\n"
+
+
+@settings(examples(300, 20_000), suppress_health_check=list(HealthCheck))
+@given(seed=SEEDS, junk=st.binary(max_size=60))
+def test_any_bytes_are_a_checkpoint_or_refused_in_words(tmp_path: Path, seed: int, junk: bytes) -> None:
+    """Damaged bytes, and whole ones whose content is another: what loads has every field of its type. `status` lists it all the same."""
+    random = Random(seed)
+    state = State(tmp_path / "states", "job")
+    state.make()
+    turn = random.random()
+    if turn < 0.3:
+        data = damaged(random, sealed(to_json(_checkpoint().to_plain())))
+    elif turn < 0.9:
+        data = sealed(
+            to_json(mutated.mutate(random, json.loads(to_json(_checkpoint().to_plain())), random.randrange(1, 4)))
+        )
+    else:
+        data = sealed(random.choice([junk, b"[]", b"null", b"{}", b"7", b"[" * 5000])) if junk else junk
+    state.checkpoint_file.write_bytes(data)
+    try:
+        loaded = state.load()
+    except ConfigError as exc:
+        says(exc, "--restart", str(state.checkpoint_file))
+    else:
+        assert loaded is not None and Checkpoint.from_plain(json.loads(to_json(loaded.to_plain()))) == loaded
+        assert all(each.closes in (True, False) for each in loaded.tallies.values())
+        assert all(each.slices + 1 and each.partition.id + "" is not None for each in loaded.progress)
+    assert len(list(jobs(tmp_path / "states"))) == 1
+
+
+# Pages of a table ------------------------------------------------------------------------------------------------------
+
+SORTS = ["S", "N", "B", "BOOL", "NULL", "L", "M", "SS", "NS", "BS", "X", ""]
+
+
+def attribute(random: Random, depth: int = 0) -> Any:
+    """What a server could send for an attribute: mostly one, sometimes none, two, or of another type than it says."""
+    if random.random() < 0.1:
+        return random.choice(
+            [{}, {"S": "a", "N": "1"}, None, [], "x", 7, {"X": {}}, {"S": None}, {"N": "1e9999999"}, {"N": "x"}]
+        )
+    sort = random.choice(SORTS)
+    held: Any = random.choice([None, True, 7, "", "1", b"", [], {}, "NaN", "1e400", "\ud800"])
+    if random.random() < 0.8:
+        match sort:
+            case "S":
+                held = awkward.text(random)
+            case "N":
+                held = str(awkward.number(random))
+            case "L":
+                held = [attribute(random, depth + 1) for _ in range(random.randrange(3))] if depth < 5 else []
+            case "M":
+                held = (
+                    {awkward.text(random): attribute(random, depth + 1) for _ in range(random.randrange(3))}
+                    if depth < 5
+                    else {}
+                )
+            case "SS" | "NS":
+                held = [str(awkward.number(random)) for _ in range(random.randrange(3))]
+    return {sort: held}
+
+
+def item(random: Random) -> Any:
+    """A fact's item, more or less."""
+    made: dict[str, Any] = {
+        name: {"S": awkward.text(random)} for name in ("user_id", "SK", "category", "key") if random.random() < 0.9
+    }
+    for _ in range(random.randrange(4)):
+        made[random.choice(["value", "confidence", "created_at", "TTL", *awkward.NAMES])] = attribute(random)
+    return made
+
+
+@examples(500, 40_000)
+@given(SEEDS)
+def test_an_item_of_any_structure_is_a_row_a_foreign_item_or_a_reject(seed: int) -> None:
+    random = Random(seed)
+    for layout in TABLES:
+        found = read_item(layout, item(random))
+        assert isinstance(found, Row | Foreign | Reject)
+        if isinstance(found, Reject):
+            assert found.reason and awkward.SECRET not in found.reason
+
+
+TABLES = [layout for layout in MAPPING.layouts.values() if layout.store == "dynamodb"]
+
+
+@pytest.fixture
+def answers() -> Iterator[tuple[str, list[bytes]]]:
+    """An endpoint that describes a table and gives these bodies, the last for good, for whatever is asked of it."""
+    bodies: list[bytes] = []
+
+    def answer(operation: str, body: bytes, headers: Any) -> tuple[int, bytes]:
+        if operation == "DescribeTable":
+            return 200, json.dumps(description("chat", ["user_id", "SK"])).encode()
+        return 200, bodies.pop(0) if len(bodies) > 1 else bodies[0]
+
+    with endpoint.answering(answer) as where:
+        yield where, bodies
+
+
+@settings(examples(60, 5_000), suppress_health_check=list(HealthCheck))
+@given(seed=SEEDS)
+def test_a_page_of_any_structure_is_read_or_refused_in_our_words(
+    tmp_path: Path, answers: tuple[str, list[bytes]], seed: int
+) -> None:
+    """Through boto3's own parser, from a server that answers anything; 20 items a page."""
+    random = Random(seed)
+    where, bodies = answers
+    page: Any = {"Items": [item(random) for _ in range(20)], "Count": 20}
+    if random.random() < 0.4:
+        page = mutated.mutate(random, page, 2)
+    text = json.dumps(page, default=lambda raw: raw.decode("latin-1")).encode()
+    bodies[:] = [damaged(random, text) if random.random() < 0.2 else text, b'{"Items": [], "Count": 0}']
+    setting = Setting(MAPPING.layout_for("dynamodb", None), KINDS, tmp_path)
+    source = DynamoDBSource(
+        resolve(f"dynamodb://chat?region=eu-west-1&endpoint={where}"), setting, VirtualTime().pace()
+    )
+    try:
+        for part in source.partitions(KINDS, 1):
+            for found in source.pages(part, None):
+                assert all(each.reason for each in found.rejects)
+    except MigratorError as exc:
+        says(exc, "chat")
+    finally:
+        source.close()
