@@ -5,6 +5,7 @@ Nothing is imported here that `--help` does not need.
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -459,10 +460,14 @@ def main(args: list[str] | None = None, prog: str = "migrator", command: click.C
 
 def _misused(error: click.ClickException, args: list[str]) -> int:
     """Usage, in click's words; a script that asked for an object gets one."""
-    if "--json" not in args:
-        error.show()
-        return 2
     from migrator.console import Console
+    from migrator.screen import echo
+
+    if "--json" not in args:
+        said = io.StringIO()
+        error.show(said)
+        echo(said.getvalue().rstrip("\n"), err=True, folded=False)
+        return 2
 
     Console(as_json=True).failure(error.format_message(), "refused", 2)
     return 2
@@ -485,7 +490,9 @@ def _fail(error: BaseException, args: list[str]) -> int:
         case "bug":
             import traceback
 
-            traceback.print_exc()
+            from migrator.screen import echo
+
+            echo(traceback.format_exc().rstrip("\n"), err=True, folded=False)
             words = f"a bug of migrator: {type(error).__name__}. What is saved stays saved; please report it with the lines above"
         case _:
             words = str(error)

@@ -26,7 +26,19 @@ from migrator.inspection import Inspection
 from migrator.mapping import Mapping
 from migrator.model import Finding, counted
 from migrator.report import Report
-from migrator.screen import columns, echo, harmless, is_terminal, labelled, n, progress, size, some, table
+from migrator.screen import (
+    columns,
+    echo,
+    harmless,
+    harmless_json,
+    is_terminal,
+    labelled,
+    n,
+    progress,
+    size,
+    some,
+    table,
+)
 from migrator.values import to_json
 
 _SHOWN = 20
@@ -278,7 +290,7 @@ class Console:
         echo(f"{found.path}: {found.name} is sound: {kinds}, {layouts}")
 
     def _object(self, plain: dict[str, Any]) -> None:
-        echo(to_json(plain, indent=True).decode(), folded=False)
+        echo(harmless_json(to_json(plain, indent=True).decode()), folded=False)
 
 
 # Words -----------------------------------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """Lines, tables and progress as they fit a screen: folded at words where somebody looks, whole in a pipe.
 
 Uses no colour and moves no cursor but to the start of a line; what the terminal's encoding lacks is written in ASCII. Text that comes from data
-is made `harmless` first. Knows streams and their width; leaves what is said to `console` and its neighbours.
+is made `harmless`, here for every line, and before where a line end in it must not begin another. Knows streams and their width; leaves what is said to `console` and its neighbours.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -34,18 +35,27 @@ def harmless(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def harmless_json(text: str) -> str:
+    """JSON text that says the same, with what is not printable escaped as JSON escapes it; it stands only in texts."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text).replace("\x7f", "\\u007f")
+
+
 # Lines -----------------------------------------------------------------------------------------------------------------
 
 
 def echo(text: str = "", err: bool = False, hang: int = 2, folded: bool = True) -> None:
-    """Show some lines, each folded to the terminal at words, and on from column `hang`. A word is never cut: a path can be copied.
+    """Show some lines, each harmless, folded to the terminal at words, and on from column `hang`. A word is never cut: a path can be copied.
 
     Whoever read may have gone (`| head -1`): the work goes on without an audience. Raises StoreError where results cannot be written for another
     reason (a full disk).
     """
     stream = sys.stderr if err else sys.stdout
+    lines = [harmless(line) for line in text.split("\n")]
     if folded and is_terminal(stream):
-        text = "\n".join(_folded(line, columns(stream), hang) for line in text.split("\n"))
+        lines = [_folded(line, columns(stream), hang) for line in lines]
+    text = "\n".join(lines)
     try:
         click.echo(_encodable(text, stream), err=err)
     except OSError as exc:

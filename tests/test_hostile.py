@@ -6,10 +6,15 @@ take for more than a name; and looks through everything that runs leave behind f
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
+import io
 import json
+import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -21,6 +26,7 @@ from hypothesis import strategies as st
 
 import awkward
 import endpoint
+import migrator
 import mutated
 from accepting import description
 from awkward import as_noted, examples, meaning
@@ -30,13 +36,14 @@ from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb_source import DynamoDBSource, read_item
 from migrator.adapters.json_text import Broken, Scanner, parsed
 from migrator.adapters.jsonfile import ADAPTER as FILES
-from migrator.checkpoint import FORMAT, Checkpoint, Partition, Progress, Snapshot, State, jobs
+from migrator.checkpoint import FORMAT, Checkpoint, Progress, State, jobs
 from migrator.config import resolve
 from migrator.errors import MigratorError, RecordError
 from migrator.mapping_file import load_mapping
-from migrator.model import Foreign, Reject, Row, Tally
+from migrator.model import Foreign, Partition, Reject, Row, Snapshot, Tally
 from migrator.values import to_json
 from stores import DATA
+from test_cli import Said, run
 from test_dynamodb import VirtualTime
 
 MAPPING = load_mapping("luminoracore-v1.1")
@@ -155,8 +162,6 @@ def test_the_values_of_a_document_are_found_in_chunks_of_any_size(seed: int, chu
     text = spelled(random, document)
     if random.random() < 0.5:
         text = damaged(random, text)
-    import io
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_text, "_CHUNK", chunk)
         scanner = Scanner(io.BytesIO(text), 1 << 20)
@@ -454,3 +459,275 @@ def test_a_page_of_any_structure_is_read_or_refused_in_our_words(
         says(exc, "chat")
     finally:
         source.close()
+
+
+# Names -----------------------------------------------------------------------------------------------------------------
+
+EVIL = [
+    "%s%n", "{}", "{0.__class__}", "-x", "a'b\"c", "$(id)`id`", "%2e%2e%2f", "ünï🦜", "#?&", "..", "\x1b[31m", "a\nb", "\u202ecod", "a\x00b",
+]  # fmt: skip
+SAFE = [name for name in EVIL if name.isprintable()]
+
+
+def is_harmless(said: Said) -> bool:
+    """Nothing for a terminal to obey: printable characters and line ends."""
+    return all(line.isprintable() for line in (said.out + said.err).split("\n"))
+
+
+def written_lines(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_bytes(
+        b"".join(to_json(each if "record" in each else {"kind": "fact", "record": each}) + b"\n" for each in records)
+    )
+    return path
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_a_name_is_only_a_name(name: str, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of files, of the state folder, of a user in the data: taken as it is, or refused in words; nothing appears beside it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    source = written_lines(tmp_path / "source.jsonl", [fact("a", user_id=name), fact("b", user_id="ana")])
+    state = folder / f"{name}-state"
+    said = run(capfd, "migrate", str(source), str(folder / f"{name}.db"), "--state", str(state), "--user", name)
+    assert is_harmless(said) and "Traceback" not in said.err
+    made = {each.name for each in folder.iterdir()}
+    if name in SAFE or name == "\u202ecod":
+        assert (said.code, made) == (0, {f"{name}.db", f"{name}-state"})
+        with closing(sqlite3.connect(folder / f"{name}.db")) as db:
+            assert db.execute("SELECT user_id FROM facts").fetchall() == [(name,)]
+        back = run(
+            capfd, "migrate", str(folder / f"{name}.db"), str(folder / f"{name}.jsonl.gz"), "--state", str(state)
+        )
+        assert back.code == 0 and is_harmless(back)
+        assert is_harmless(run(capfd, "status", "--state", str(state)))
+    else:
+        assert (said.code, made) == (2, set())
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_what_is_asked_for_by_a_name_that_is_not_there_is_refused_in_words(
+    name: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, dynamodb_local_endpoint: str
+) -> None:
+    """Tables, kinds, mappings, shapes, profiles, options and commands; of every other name in an object (--json)."""
+    source = str(written_lines(tmp_path / "source.jsonl", [fact("a")]))
+    where = f"region=eu-west-1&endpoint={dynamodb_local_endpoint}"
+    table, more = f"dynamodb://chat?{where}", ["--json"] * (EVIL.index(name) % 2)
+    for args in (
+        ["inspect", f"dynamodb://{name}?{where}"],
+        ["migrate", source, "x.db", "--kinds", f"{name},fact"],
+        ["inspect", source, "--mapping", name],
+        ["mappings", "show", f"./{name}"],
+        ["migrate", source, f"{table}", "--table-shape", name],
+        ["migrate", source, "x.db", "--since", name],
+        ["migrate", source, "x.db", "--existing", name],
+        ["migrate", source, f"{name}x"],
+        [f"--{name}"],
+        [name],
+        ["inspect", f"{table}&profile={name}"],
+        ["inspect", f"sqlite:///x.db?tz={name}"],
+    ):
+        said = run(capfd, *args, *more)
+        assert said.code in (1, 2) and is_harmless(said), args
+        assert said.err + said.out and "Traceback" not in said.err
+    assert sorted(each.name for each in tmp_path.iterdir() if each.name not in ("state", "user")) == ["source.jsonl"]
+
+
+# The terminal ----------------------------------------------------------------------------------------------------------
+
+ESCAPES = "\x1b]0;mine\x07\x1b[2J\x1b[31m\x9b1m\r\x08\x00\u202e\u2028\u200b\n"
+
+
+def hostile_rows(secret: str = "v") -> list[dict[str, Any]]:
+    """Records of several kinds whose every text, and whose unknown names, a terminal would obey."""
+    own = {"user_id": f"ana{ESCAPES}", "session_id": ESCAPES, "created_at": ESCAPES, "updated_at": ESCAPES}
+    rows: list[dict[str, Any]] = [
+        {"kind": "fact", "record": own | {"category": ESCAPES, "key": f"k{n}{ESCAPES}", "value": f"{ESCAPES}{secret}"}}
+        for n in range(4)
+    ]
+    rows += [
+        {"kind": "mood", "record": own | {"mood_type": ESCAPES, "context": ESCAPES, "intensity": 1}},
+        {"kind": "memory", "record": own | {"memory_key": ESCAPES, "memory_value": secret}},
+        {"kind": "fact", "record": own | {"category": "c", "key": "unknown", "value": "v", f"name{ESCAPES}": secret}},
+        {"kind": "fact", "record": own | {"category": "c", "key": f"wrong{ESCAPES}", "confidence": secret}},
+        {"kind": f"kind{ESCAPES}", "record": own},
+        {"kind": f"kind{ESCAPES}", "record": own, "origin": 7},
+    ]
+    return rows
+
+
+def test_what_data_says_is_shown_harmless_by_every_command(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dynamodb_local_endpoint: str
+) -> None:
+    """In tables, differences, rejects, samples, proofs, foreign items, folders and mappings; and in --json too, which stays what it says."""
+    written_lines(tmp_path / "source.jsonl", hostile_rows())
+    table = f"dynamodb://hostile-{os.getpid()}?region=eu-west-1&endpoint={dynamodb_local_endpoint}"
+    (tmp_path / "own.toml").write_text(
+        'name = "mine\u202e"\ntitle = "\u202eevil\u2028"\nextends = "luminoracore-v1.1"\n[kinds.fact.fields]\n"f\u202e" = "text"\n'
+    )
+    commands = [
+        ["migrate", "source.jsonl", "a.db", "--on-reject", "continue", "-v"],
+        ["migrate", "a.db", "b.db"],
+        ["migrate", "source.jsonl", "c.db", "--dry-run"],
+        ["migrate", "source.jsonl", "never.db"],
+        ["migrate", "source.jsonl", table, "--create", "--on-reject", "continue"],
+        ["migrate", table, "d.db", "--on-reject", "continue"],
+        ["SPOIL"],
+        ["migrate", "a.db", "b.db"],
+        ["migrate", "a.db", "b.db", "--existing", "replace"],
+        ["SPOIL"],
+        ["verify", "a.db", "b.db"],
+        ["verify", "a.db", "b.db", "--proof", "app"],
+        ["verify", "a.db", "b.db", "--proof", "rows", "-q"],
+        ["inspect", "source.jsonl", "--sample", "5", "--show-values"],
+        ["inspect", "a.db", "--sample", "5", "--show-values"],
+        ["inspect", table, "--sample", "2"],
+        ["doctor", "a.db"],
+        ["doctor", table],
+        ["cutover", "a.db", "e.db", "--yes-until", "tail", "--quiet-for", "0"],
+        ["mappings", "show", "own.toml"],
+        ["mappings", "check", "own.toml"],
+        ["inspect", "a.db", "--mapping", "own.toml"],
+        ["status"],
+    ]
+    shown = ""
+    for args in commands:
+        if args == ["SPOIL"]:
+            with closing(sqlite3.connect("b.db")) as db, db:
+                db.execute("UPDATE facts SET value = 'x' || random()")
+                db.execute("DELETE FROM moods")
+                db.execute(
+                    "INSERT OR IGNORE INTO memories (user_id, memory_key) VALUES (?, ?)", (ESCAPES, f"extra{ESCAPES}")
+                )
+            continue
+        for more in ([], ["--json"]) if args[0] not in ("migrate", "cutover") else ([],):
+            said = run(capfd, *args, *more)
+            assert is_harmless(said), (args, said.out, said.err)
+            assert said.code != 70 and "Traceback" not in said.err, said.err
+            if more:
+                json.loads(said.out)
+            shown += said.out + said.err
+    assert shown.count("\\x1b]0;mine\\x07") > 20  # it was there to be shown
+
+
+# Secrets ---------------------------------------------------------------------------------------------------------------
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "AKIAQQHOSTILEQQKEYID",
+    "AWS_SECRET_ACCESS_KEY": "hOsTiLe/Secret+AccessKey",
+    "AWS_SESSION_TOKEN": "hOsTiLeSessionToken==",
+    "LUMINORA_POSTGRES_PASSWORD": "hOsTiLePassword1",
+    "LUMINORA_MONGODB_PASSWORD": "hOsTiLePassword2",
+}
+OTHERS = ["AKIAINTHEADDRESS1", "hOsTiLeInTheAddress"]
+KEY = "sk-hOsTiLeInTheData0123456789"
+
+
+def data_files(path: Path) -> bool:
+    """Where the data itself must be: stores, and what a run keeps of records, in folders of their owner's."""
+    kept = ("rejects", "duplicates", "replaced", "deleted", "arrived", "scratch")
+    return path.suffix in (".db", ".gz", ".db-wal", ".db-shm") or any(part.startswith(kept) for part in path.parts)
+
+
+def look_through(folder: Path, said: str) -> int:
+    """Everything that is left, and everything that was said; the number of files with the data's secret."""
+    found = 0
+    for secret in [*CREDENTIALS.values(), *OTHERS]:
+        assert secret not in said, secret
+    assert KEY not in said
+    for path in folder.rglob("*"):
+        if not path.is_file():
+            continue
+        held = path.read_bytes()
+        if held.startswith(b"\x1f\x8b"):
+            held = gzip.decompress(held)
+        for secret in [*CREDENTIALS.values(), *OTHERS]:
+            assert secret.encode() not in held, (path, secret)
+        if KEY.encode() in held:
+            assert data_files(path.relative_to(folder)) or path.name == "source.jsonl", path
+            found += 1
+    return found
+
+
+def test_no_secret_is_left_where_it_must_not_be(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dynamodb_local_endpoint: str
+) -> None:
+    """Of the store, nowhere; of the data, only with the data. Each command, in runs that end well, with rejects, with differences, and fail."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    name = f"secrets-{os.getpid()}"
+    monkeypatch.setenv("LUMINORA_STORAGE_TYPE", "dynamodb_flexible")
+    monkeypatch.setenv("LUMINORA_DYNAMODB_TABLE", name)
+    monkeypatch.setenv("LUMINORA_DYNAMODB_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_local_endpoint)
+    where = "region=eu-west-1&endpoint="
+    table = f"dynamodb://{name}?{where}{dynamodb_local_endpoint}"
+    config = {"provider_config": {"api_key": KEY}, "deep": [KEY, {KEY: KEY}]}
+    rows = [*hostile_rows(KEY), *({"kind": "fact", "record": fact(f"n{n}", json.dumps(config))} for n in range(20))]
+    rows += [{"kind": "fact", "record": fact("n1", KEY)}, {"kind": "fact", "record": fact("own", mine=config)}]
+    written_lines(tmp_path / "source.jsonl", rows)
+    with (tmp_path / "source.jsonl").open("ab") as file:
+        file.write(b'{"kind": "fact", "record": {"value": "%b"\n{"%b": 1}\n' % (KEY.encode(), KEY.encode()))
+    lax = ["--on-reject", "continue"]
+    change = [("UPDATE facts SET value = ? WHERE rowid % 2", (f"{KEY} else",)), ("DELETE FROM moods", ())]
+    commands: list[Any] = [
+        ["migrate", "source.jsonl", "a.db", *lax, "-v"],
+        ["migrate", "source.jsonl", "stopped.db"],
+        ["migrate", "source.jsonl", "backup.jsonl.gz", *lax],
+        ["migrate", "source.jsonl", table, "--create", *lax],
+        ["migrate", "source.jsonl", table, "--dry-run"],
+        ["migrate", "a.db", "b.db"],
+        change,
+        ["migrate", "a.db", "b.db"],
+        ["verify", "a.db", "b.db"],
+        ["verify", "a.db", table, "--proof", "app"],
+        ["migrate", "a.db", "b.db", "--existing", "replace"],
+        ["inspect", "a.db", "--sample", "5"],
+        ["inspect", table, "--sample", "5"],
+        ["inspect", "source.jsonl"],
+        ["doctor"],
+        ["doctor", "--probe"],
+        ["cutover", "a.db", "c.db", "--yes-until", "copy"],
+        ["cutover", "a.db", "c.db", "--yes-until", "tail", "--quiet-for", "0"],
+        ["init", "new.db", "--yes"],
+        ["status"],
+        # failing
+        ["migrate", "a.db", f"dynamodb://{OTHERS[0]}:{OTHERS[1]}@chat?{where}{dynamodb_local_endpoint}"],
+        ["inspect", f"dynamodb://chat?region=eu-west-1&endpoint=http://{OTHERS[0]}:{OTHERS[1]}@127.0.0.1:1"],
+        ["migrate", f"postgresql://{OTHERS[0]}:{OTHERS[1]}@localhost/chat", "x.db"],
+        ["migrate", f"redis://:{OTHERS[1]}@localhost", "x.db"],
+        ["inspect", f"sqlite://{OTHERS[0]}:{OTHERS[1]}@chat.db"],
+        ["migrate", "a.db", f"dynamodb://missing-table?{where}{dynamodb_local_endpoint}"],
+        ["migrate", "a.db", "no-such-folder/x.db"],
+        ["BREAK"],
+        ["migrate", "a.db", "x.db"],
+        ["inspect", "a.db"],
+        ["doctor", "a.db"],
+    ]
+    told, codes = "", set()
+    for number, args in enumerate(commands):
+        if args is change:
+            with closing(sqlite3.connect("b.db")) as db, db:
+                for statement, values in change:
+                    db.execute(statement, values)
+            continue
+        if args == ["BREAK"]:
+            whole = (tmp_path / "a.db").read_bytes()
+            (tmp_path / "a.db").write_bytes(whole[:5000] + b"\xff" * 3000 + whole[8000:])
+            continue
+        said = run(capfd, *args, *(["--json"] if number % 3 == 1 else []))
+        assert said.code != 70, said.err
+        codes.add(said.code)
+        told += said.out + said.err
+    assert {0, 2, 3, 4} <= codes
+    assert look_through(tmp_path, told) > 6
+
+
+def test_no_secret_is_left_by_a_rescue(luminoracore: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    module = luminoracore.storage("storage")
+    storage = module.InMemoryStorage(module.StorageConfig())
+    for n in range(3):
+        asyncio.run(storage.save_session(f"s{n}", {"provider_config": {"api_key": KEY}, "n": n}))
+    report = migrator.rescue(storage, str(tmp_path / "rescued.db"))
+    assert report.outcome == "done"
+    seen = capfd.readouterr()
+    assert look_through(tmp_path, seen.out + seen.err + json.dumps(report.to_plain(), default=str)) == 1

@@ -53,7 +53,8 @@ def from_attribute(attribute: Any) -> Value:
     if type(attribute) is not dict or len(attribute) != 1:
         raise ValueError("an attribute that is none of DynamoDB's")
     ((sort, held),) = attribute.items()
-    if type(held) is _HELD.get(sort):
+    says_so: bool = type(held) is _HELD.get(sort)
+    if says_so:
         match sort:
             case "S" | "BOOL" | "B":
                 return held
