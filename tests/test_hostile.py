@@ -445,6 +445,8 @@ def test_a_page_of_any_structure_is_read_or_refused_in_our_words(
     page: Any = {"Items": [item(random) for _ in range(20)], "Count": 20}
     if random.random() < 0.4:
         page = mutated.mutate(random, page, 2)
+    if random.random() < 0.1:
+        page = {"Items": random.choice([7, True, None, "x", {}, {"user_id": {"S": "a"}}])}
     text = json.dumps(page, default=lambda raw: raw.decode("latin-1")).encode()
     bodies[:] = [damaged(random, text) if random.random() < 0.2 else text, b'{"Items": [], "Count": 0}']
     setting = Setting(MAPPING.layout_for("dynamodb", None), KINDS, tmp_path)

@@ -262,7 +262,8 @@ class Table:
                 try:
                     with _sorted_errors(self, operation):
                         answer = self._wire.ask(operation, request)
-                    if _NEEDED.get(operation, "ResponseMetadata") not in answer:
+                    needed = _NEEDED.get(operation, "ResponseMetadata")
+                    if not isinstance(answer.get(needed), list if needed == "Items" else dict):
                         raise _no_answer(self.words, operation)  # a part of one
                     if meter and permit:
                         meter.answered(operation, request, permit, answer)
@@ -589,10 +590,6 @@ def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
         raise StoreError(f"{words}: {operation}: {exc}; mend that and run again") from exc
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as exc:
         raise _no_answer(words, operation) from exc  # botocore's parser met something else than it looks for
-
-
-def _no_answer(words: str, operation: str) -> TransientStoreError:
-    return TransientStoreError(f"{words}: an answer to {operation} that is not DynamoDB's")
 
 
 def _no_credentials(words: str, exc: Exception) -> NoCredentials:
