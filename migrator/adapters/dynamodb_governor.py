@@ -183,12 +183,15 @@ class Meter:
 
     def answered(self, operation: str, request: dict[str, Any], permit: Permit, answer: dict[str, Any]) -> None:
         """Behind an answer: what it took, and whether a part of it was throttled."""
-        asked, left = _asked(request), _asked({"RequestItems": _unprocessed(answer)})
-        taken = consumed(answer)
-        if taken is None:
-            taken = permit.units * (1 - left / asked) if operation in WRITES else read_units(request, answer)
+        try:
+            asked, left = _asked(request), _asked({"RequestItems": _unprocessed(answer)})
+            taken = consumed(answer)
+            if taken is None:
+                taken = permit.units * (1 - left / asked) if operation in WRITES else read_units(request, answer)
+            count = int(answer.get("ScannedCount", answer.get("Count", 0))) if operation == "scan" else asked - left
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):  # broken: whoever reads it says so
+            taken, left, count = permit.units, 0, 0
         self.governor.settle(permit.units, taken)
-        count = answer.get("ScannedCount", answer.get("Count", 0)) if operation == "scan" else asked - left
         if count > 0:
             self._each[operation] = taken / count
         if left:
