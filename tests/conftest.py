@@ -79,3 +79,12 @@ def luminoracore() -> ModuleType:
     if not services.LUMINORACORE.is_dir():
         pytest.skip("luminoracore: no folder ../shared/luminoracore-sdk")
     return services.load_by_path("luminoracore_load", services.LUMINORACORE / "load.py")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many kills there were, from the tests that recorded theirs as [points, resumes]."""
+    reports = [report for report in terminalreporter.stats.get("passed", []) if report.when == "call"]
+    kills = [value for report in reports for name, value in report.user_properties if name == "kills"]
+    if kills:
+        points, resumes = (sum(each) for each in zip(*kills, strict=True))
+        terminalreporter.write_line(f"kills: {points} points in {len(kills)} tests, {resumes} resumed to a clean end")

@@ -1,80 +1,100 @@
-"""Cutovers with a death built in, each a process of its own that is forked here: what takes long, the imports, is done once.
+"""Command lines with a death built in, each a process of its own that is forked here: what takes long, the imports, is done once.
 
-A line of JSON on stdin is one command line, `{"at": step, "nth": n, "env": {...}, "args": [...]}`: it ends itself by SIGKILL at the n-th fsync or rename
-within that step of the cutover (0: never), as `killed.py` says. The answer is a line on stdout: `{"code": its exit code, negative for a signal,
-"steps": the cutover's step at each fsync or rename, "err": its stderr}`.
+A line of JSON on stdin is one order (see `killed.Order`) with `env`, the variables, and `cwd`. The answer is a line on stdout: `{"code": its exit
+code, negative for a signal, "steps": [[sort, step of a cutover], ...], "slices": the names of those that were begun, "out", "err", "ended": when,
+by the clock of time.monotonic}`.
 """
 
 import functools
 import json
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
 import killed  # small pages, small slices
-from migrator import cli, cutting_over, mapping_file
-
-assert killed.base.PAGE_ROWS == 25
-mapping_file.load_mapping = functools.cache(mapping_file.load_mapping)
-for shipped in mapping_file.shipped():
-    mapping_file.load_mapping(shipped)  # once for all children
-
-_now = [""]
+import migrator.adapters.sql_sink
+import migrator.console  # noqa: F401
+from migrator import addresses, cli, mapping_file
+from migrator.adapters import dynamodb_requests
+from migrator.model import Address
 
 
-def _named(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    def begun(*args: Any) -> Any:
-        _now[0] = name
-        return call(*args)
-
-    return begun
-
-
-def _deadly(call: Callable[..., Any], at: str, nth: int, seen: Path) -> Callable[..., Any]:
-    def counted(*args: Any, **options: Any) -> Any:
-        with seen.open("a") as file:
-            file.write(f"{_now[0]}\n")
-        if nth and _now[0] == at and seen.read_text().splitlines().count(at) == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(*args, **options)
-
-    return counted
+def _warm() -> None:
+    """What every child needs and none changes, once for all."""
+    mapping_file.load_mapping = functools.cache(mapping_file.load_mapping)
+    for shipped in mapping_file.shipped():
+        mapping_file.load_mapping(shipped)
+    killed.sqlite_library()
 
 
-def _run(order: dict[str, Any], seen: Path, err: Path) -> None:
+_make_client = dynamodb_requests._client
+_clients: dict[str, Any] = {}
+
+
+def _client(address: Address) -> Any:
+    """One client for all that a process opens at an endpoint: to make one takes longer than the whole run."""
+    name = json.dumps(address.options, sort_keys=True)
+    if name not in _clients:
+        _clients[name] = _make_client(address)
+    return _clients[name]
+
+
+dynamodb_requests._client = _client
+
+
+def _expect(args: list[str]) -> None:
+    """Have the clients for a command line's tables made before it is forked."""
+    for text in args:
+        if text.startswith("dynamodb://"):
+            _client(addresses.parse(text))
+
+
+def _run(order: dict[str, Any], death: killed.Order, files: dict[int, Path]) -> None:
     """In the child: the command line, with the death built in."""
+    os.setpgid(0, 0)
     os.environ |= order["env"]
-    for stream, number in ((err, 2), (Path(os.devnull), 1)):
-        os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
-    for name in cutting_over.STEPS:
-        attribute = f"_{name.replace('-', '_')}"
-        setattr(cutting_over._Cutover, attribute, _named(name, getattr(cutting_over._Cutover, attribute)))
-    for owner, name in ((os, "fsync"), (os, "replace"), (Path, "replace")):
-        setattr(owner, name, _deadly(getattr(owner, name), order["at"], order["nth"], seen))
-    cli.main(order["args"])
+    os.chdir(order["cwd"])
+    for number, path in files.items():
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    killed.lie_in_wait(death)
+    cli.main(death.args)
 
 
 def _answer(order: dict[str, Any]) -> dict[str, Any]:
+    _expect(order["args"])
     with tempfile.TemporaryDirectory() as folder:
-        seen, err = Path(folder) / "seen", Path(folder) / "err"
+        seen = Path(folder) / "seen"
+        files = {1: Path(folder) / "out", 2: Path(folder) / "err"}
+        ours = {name: value for name, value in order.items() if name not in ("env", "cwd")}
         child = os.fork()
         if not child:
             code = 70
             try:
-                _run(order, seen, err)
+                _run(order, killed.Order(seen=str(seen), **ours), files)
             except SystemExit as ended:
                 code = ended.code if isinstance(ended.code, int) else 0
+                sys.stdout.flush()
+                sys.stderr.flush()
             finally:
                 os._exit(code)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        steps = seen.read_text().splitlines() if seen.exists() else []
-        return {"code": code, "steps": steps, "err": err.read_text()}
+        ended = time.monotonic()
+        lines = [line.split() for line in seen.read_text().splitlines()] if seen.exists() else []
+        return {
+            "code": code,
+            "steps": [line[1:] for line in lines if line[0] == "step"],
+            "slices": [line[1] for line in lines if line[0] == "slice"],
+            "out": files[1].read_text() if files[1].exists() else "",
+            "err": files[2].read_text() if files[2].exists() else "",
+            "ended": ended,
+        }
 
 
 if __name__ == "__main__":
+    _warm()
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)

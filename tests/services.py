@@ -5,6 +5,7 @@ Knows processes and ports; scripts/services knows how each server is started. co
 
 import importlib.machinery
 import importlib.util
+import logging
 import os
 import socket
 import subprocess
@@ -66,6 +67,7 @@ def moto() -> Iterator[int]:
     """Run moto's server in a thread of this process until the block ends; yields its port."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request takes longer than some of them
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

@@ -7,10 +7,7 @@ import json
 import os
 import re
 import shlex
-import signal
 import sqlite3
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,12 +17,13 @@ from typing import Any
 import boto3
 import pytest
 
+import kills
 import migrator
+from kills import KILLED, Killer, make_chat, rows
 from migrator import Certificate, ConfigError, Options, Terms, cli, commands, mapping_file
 from migrator.checkpoint import State
 from migrator.console import Console
 from migrator.cutting_over import MOST_PASSES, STEPS
-from test_kill import make_chat, rows
 from test_run import lines_of
 
 LONG = os.environ.get("MIGRATOR_LONG") == "1"
@@ -414,26 +412,13 @@ def test_a_copy_is_no_store_that_an_application_could_be_cut_over_to(chat: Path,
 
 # Killed ----------------------------------------------------------------------------------------------------------------
 
-Killer = Callable[..., dict[str, Any]]
+DURABLE = ["fsync", "rename"]
 
 
 @pytest.fixture(scope="module")
 def killer() -> Iterator[Killer]:
-    """Runs command lines with a death built in: `killer(step, nth, folder, *args)`."""
-    script = str(Path(__file__).parent / "killed_often.py")
-    with subprocess.Popen(
-        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-
-        def run(at: str, nth: int, folder: Path, *args: str) -> dict[str, Any]:
-            env = {"MIGRATOR_STATE": str(folder / "state"), "XDG_STATE_HOME": str(folder / "user")}
-            order = {"at": at, "nth": nth, "env": env, "args": args}
-            print(json.dumps(order), file=process.stdin, flush=True)
-            return dict(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
-
-        yield run
-        process.stdin.close()
+    with kills.killing(25) as killer:
+        yield killer
 
 
 def items_of(client: Any, table: str) -> list[str]:
@@ -452,7 +437,7 @@ def test_killed_in_each_of_its_steps_and_resumed_it_ends_as_if_it_had_not_been(
     """
     client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_local_endpoint)
 
-    def trial(name: str, kills: dict[str, int]) -> tuple[list[str], list[str]]:
+    def trial(name: str, places: dict[str, int]) -> tuple[list[str], list[str]]:
         folder, table = tmp_path / name, f"killed-{uuid.uuid4().hex[:12]}"
         folder.mkdir()
         make_chat(folder / "chat.db", 60, 20)
@@ -461,12 +446,12 @@ def test_killed_in_each_of_its_steps_and_resumed_it_ends_as_if_it_had_not_been(
         args, steps = ("cutover", str(folder / "chat.db"), address, *terms, "--yes-until"), []
         for until, within in (("catch-up", STEPS[:3]), ("tail", STEPS[3:])):
             for step in within:
-                if step in kills:
-                    found = killer(step, kills[step], folder, *args, until)
-                    assert found["code"] == -signal.SIGKILL, (step, kills[step], found)
-            found = killer("", 0, folder, *args, until)
-            assert found["code"] == 0, (kills, found["err"])
-            steps += found["steps"]
+                if step in places:
+                    found = killer.run(folder, *args, until, nth=places[step], at=step, sorts=DURABLE)
+                    assert found.code == KILLED, (step, places[step], found)
+            found = killer.run(folder, *args, until, sorts=DURABLE)
+            assert found.code == 0, (places, found.err)
+            steps += [within for _, within in found.steps]
             if until == "catch-up":
                 change(folder / "chat.db", add("more"), CHANGED, DELETED)
         (path,) = (folder / "state").glob("cutover-*/report.json")
@@ -492,6 +477,6 @@ def test_killed_in_each_of_its_steps_and_resumed_it_ends_as_if_it_had_not_been(
     assert min(counts.values()) >= 3
     most = max(counts.values())
     for n in range(1, most + 1) if LONG else (most // 2,):
-        kills = {step: max(1, min(n, count) if LONG else n * count // most) for step, count in counts.items()}
-        assert trial(f"{n}", kills)[0] == clean, kills
+        places = {step: max(1, min(n, count) if LONG else n * count // most) for step, count in counts.items()}
+        assert trial(f"{n}", places)[0] == clean, places
     client.close()

@@ -16,7 +16,7 @@ import boto3
 import psutil
 import pytest
 
-from test_kill import make_chat
+from kills import make_chat
 
 LONG = os.environ.get("MIGRATOR_LONG") == "1"
 FACTS = 1_000_000 if LONG else 20_500
