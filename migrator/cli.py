@@ -477,7 +477,7 @@ def _fail(error: BaseException, args: list[str]) -> int:
     import errno
 
     from migrator.console import Console
-    from migrator.errors import StoreError
+    from migrator.errors import AccountError, StoreError
     from migrator.report import outcome_of
 
     if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
@@ -492,8 +492,10 @@ def _fail(error: BaseException, args: list[str]) -> int:
 
             from migrator.screen import echo
 
-            echo(traceback.format_exc().rstrip("\n"), err=True, folded=False)
-            words = f"a bug of migrator: {type(error).__name__}. What is saved stays saved; please report it with the lines above"
+            echo(traceback.format_exc().rstrip("
+"), err=True, folded=False)
+            what = str(error) if isinstance(error, AccountError) else type(error).__name__  # others may quote a value
+            words = f"a bug of migrator: {what}. What is saved stays saved; please report it with the lines above"
         case _:
             words = str(error)
     quiet = not {"-q", "--quiet"}.isdisjoint(args)

@@ -28,9 +28,10 @@ from migrator.adapters.base import PAGE_ROWS, Reader, Setting, Sink, Source
 from migrator.checkpoint import Checkpoint, State
 from migrator.choice import EVERYTHING, Choice
 from migrator.duplicates import Duplicates
-from migrator.errors import Interrupted, StoreError, TransientStoreError
+from migrator.errors import AccountError, Interrupted, StoreError, TransientStoreError
 from migrator.layout import Layout
 from migrator.model import (
+    FOREIGN,
     Address,
     Cursor,
     Existing,
@@ -179,6 +180,7 @@ class _Slice:
         self.rejects: list[Reject] = []
         self.duplicates: list[Row] = []
         self.differing: list[tuple[Row, Row]] = []
+        self.came = 0
         self.sent: dict[str, int] = {}
         self.users: dict[str, int] = {}
 
@@ -190,6 +192,7 @@ class _Slice:
         for count, page in enumerate(self.stores.pages(self.partition, after), 1):
             if most is not None:
                 page.rows = page.rows[: max(0, most - result.read)]
+            self.came += len(page.rows) + len(page.rejects)
             self._take(self.stores.pair.expected(page))
             result.cursor = page.cursor
             if count == SLICE_PAGES:
@@ -200,8 +203,23 @@ class _Slice:
             self._flush(sink)
         for kind, count in self.sent.items():
             self._tally(kind).written += count
+        self._must_close()
         self._leave_notes()
         return result
+
+    def _must_close(self) -> None:
+        """Raises AccountError unless all that came is counted as read, and of each kind what was read is accounted for, and the digest is of what is there.
+
+        A slice that does not close is never remembered, so that no sum of slices can hide it.
+        """
+        tallies, digests = self.result.tallies, self.result.digests
+        if (counted := sum(tally.read for kind, tally in tallies.items() if kind != FOREIGN)) != self.came:
+            raise AccountError(f"slice {self.name}: {self.came} records came, and {counted} were counted as read")
+        for kind, tally in tallies.items():
+            noted = digests[kind].count if kind in digests else 0
+            there = tally.written + tally.unchanged + tally.kept + tally.differing
+            if not tally.closes or noted != there:
+                raise AccountError(f"slice {self.name} does not close: {kind}: {tally.words}; {noted} in the digest")
 
     def _take(self, expected: Expected) -> None:
         for kind, tally in expected.tallies.items():

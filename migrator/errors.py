@@ -42,6 +42,13 @@ class RecordError(MigratorError):
     """This one record cannot travel; the message says why, by field name and never by value."""
 
 
+class AccountError(AssertionError):
+    """Records that were read are not accounted for: a bug of ours, and the run must not look as if it had gone well.
+
+    The message holds counts, and never a value.
+    """
+
+
 class Interrupted(MigratorError):
     """A person or the system asked the run to stop; it stopped behind the last saved slice."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -451,6 +451,7 @@ class Migration:
             kind.proof.mismatched = 0
         checkpoint.tallies = {name: kind.tally for name, kind in report.kinds.items()}
         self.run.join_left_behind()
+        report.must_close()
         if any(kind.proof.digest != "equal" or kind.proof.extra for kind in report.kinds.values()):
             report.end("differences")
             report.error = (
@@ -463,6 +464,7 @@ class Migration:
         self._finish(checkpoint)
 
     def _account(self, checkpoint: Checkpoint) -> None:
+        """Put what the slices counted into the report, however the run ends. Raises AccountError if it does not close."""
         report, state = self.report, self.state
         for kind in self.plan.kinds:
             report.kind(kind)
@@ -481,6 +483,7 @@ class Migration:
                 "heaviest_users": [{"user": user, "bytes": size} for user, size in heaviest],
                 "retyped": {kind: count for kind, count in checkpoint.retyped.items() if count},
             }
+        report.must_close()
 
     def _end(self, checkpoint: Checkpoint) -> None:
         self._decide(checkpoint)
@@ -489,11 +492,6 @@ class Migration:
     def _decide(self, checkpoint: Checkpoint) -> None:
         """How the run ended, worst first."""
         report = self.report
-        if not report.closes:
-            raise AssertionError(
-                "the accounting does not close: "
-                + str({name: asdict(kind.tally) for name, kind in report.kinds.items()})
-            )
         differing = sum(kind.tally.differing for kind in report.kinds.values())
         if differing or any(kind.proof.is_bad for kind in report.kinds.values()):
             report.end("differences")

@@ -6,7 +6,7 @@ Plain data that pickles. Knows no store, no mapping file and no JSON.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -246,7 +246,12 @@ class Tally:
         parts = (
             self.written + self.unchanged + self.kept + self.differing + self.duplicates + self.filtered + self.rejected
         )
-        return self.read == parts
+        return self.read == parts and min(asdict(self).values()) >= 0
+
+    @property
+    def words(self) -> str:
+        """The figures that are not 0."""
+        return ", ".join(f"{count} {name}" for name, count in asdict(self).items() if count)
 
 
 class Existing(StrEnum):

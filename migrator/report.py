@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from migrator.errors import ConfigError, Interrupted, LockedError, MigratorError
+from migrator.errors import AccountError, ConfigError, Interrupted, LockedError, MigratorError
 from migrator.model import Rates, Tally
 from migrator.proof import Difference, KindProof
 
@@ -155,6 +155,12 @@ class Report:
     def closes(self) -> bool:
         """Whether every record that was read is accounted for."""
         return all(kind.tally.closes for kind in self.kinds.values())
+
+    def must_close(self) -> None:
+        """Raises AccountError unless every record that was read is accounted for, of each kind."""
+        open_ones = [f"{name}: {kind.tally.words}" for name, kind in self.kinds.items() if not kind.tally.closes]
+        if open_ones:
+            raise AccountError(f"the accounting does not close: {'; '.join(open_ones)}")
 
     def end(self, outcome: str, error: str | None = None, exit_code: int | None = None) -> None:
         self.outcome, self.error = outcome, error

@@ -511,6 +511,19 @@ def test_a_bug_of_ours_is_said_to_be_one(capfd: pytest.CaptureFixture[str], monk
     assert "a bug of migrator" in said.err
 
 
+def test_an_account_that_does_not_close_is_said_with_its_figures(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("migrator.pair.Pair.note", lambda *_: None)
+    said = run(capfd, "migrate", "chat.db", "x.jsonl")
+    assert said.code == 70
+    last = [line for line in said.err.splitlines() if "a bug of migrator" in line][-1]
+    assert (
+        "does not close: affinity: 60 read, 60 written; 0 in the digest. What is saved stays saved; please report"
+        in last
+    )
+
+
 def test_status_tells_jobs_apart(capfd: pytest.CaptureFixture[str]) -> None:
     assert "none" in run(capfd, "status").out
     run(capfd, "migrate", "chat.db", "x.jsonl")

@@ -1,6 +1,8 @@
 """The story of a run, told with memory and JSON Lines, and with DynamoDB where keys matter: accounting, what is left as it is, what is named."""
 
 import json
+import os
+import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,11 +15,15 @@ import pytest
 
 import migrator
 import proxy
-from migrator import Options, commands
+from migrator import Options, commands, engine
 from migrator.adapters import memory
+from migrator.adapters.base import Flushed
 from migrator.checkpoint import Checkpoint, State, write_whole
+from migrator.engine import _Slice
+from migrator.errors import AccountError
 from migrator.mapping_file import load_mapping
-from migrator.model import Existing
+from migrator.model import Existing, Page, Reject
+from migrator.pair import Pair
 
 KINDS = load_mapping("luminoracore-v1.1").kinds
 
@@ -94,22 +100,86 @@ def test_every_record_is_accounted_for(names: tuple[str, str], tmp_path: Path) -
     assert [line["record"]["value"] for line in lines_of(report.duplicates_file)] == ["v"]
 
 
-def test_a_report_whose_accounting_does_not_close_is_a_bug(
-    names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+def _loses_a_row(pair: Pair, page: Page) -> Any:
+    page.rows = page.rows[1:]
+    return _EXPECTED(pair, page)
+
+
+def _forgets_to_count(pair: Pair, page: Page) -> Any:
+    out = _EXPECTED(pair, page)
+    out.rows = out.rows[1:]
+    return out
+
+
+def _rejects(times: int) -> Any:
+    def flush(sink: memory.MemorySink) -> Flushed:
+        return Flushed(rejects=times * [Reject("fact", "0", "refused", next(iter(sink.held.rows.values())).record)])
+
+    return flush
+
+
+_EXPECTED = Pair.expected
+BROKEN: dict[str, tuple[Any, str, Any, str]] = {
+    "a row is lost on its way": (Pair, "expected", _loses_a_row, r"12 records came, and 11 were counted as read"),
+    "a row is read and not written": (Pair, "expected", _forgets_to_count, r"fact: 12 read, 11 written"),
+    "more are rejected than were sent": (memory.MemorySink, "flush", _rejects(13), r"12 read, -1 written, 13 rejected"),
+    "a refusal is not taken back": (_Slice, "_unsend", lambda *_: None, r"fact: 12 read, 12 written, 1 rejected"),
+    "a digest is not of what is there": (Pair, "note", lambda *_: None, r"12 written; 0 in the digest"),
+}
+"""Where the account is broken on purpose, how, and what is said."""
+
+
+@pytest.mark.parametrize("where", BROKEN)
+def test_a_slice_whose_accounting_does_not_close_ends_the_run_as_a_bug_and_is_not_remembered(
+    where: str, names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, sink = names
-    fill(source, "fact", fact("u", "k"))
-    monkeypatch.setattr("migrator.engine._Slice._unsend", lambda *_: None)
-    monkeypatch.setattr(memory.MemorySink, "flush", _losing_flush)
-    with pytest.raises(AssertionError, match="does not close"):
-        migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(proof="none"))
+    fill(source, "fact", *(fact("u", f"k{n}") for n in range(12)))
+    owner, name, broken, words = BROKEN[where]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, broken)
+        if name == "_unsend":
+            patch.setattr(memory.MemorySink, "flush", _rejects(1))
+        with pytest.raises(AccountError, match=words):
+            migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(proof="none"))
+    (path,) = (tmp_path / "state").glob("*/report.json")
+    report = json.loads(path.read_text())
+    assert (report["outcome"], report["exit_code"]) == ("bug", 70)
+    again = migrator.migrate(f"memory:{source}", f"memory:{sink}")
+    assert (again.outcome, again.resumed, again.kinds["fact"].tally.written) == ("done", True, 12)
 
 
-def _losing_flush(sink: memory.MemorySink) -> Any:
-    from migrator.adapters.base import Flushed
-    from migrator.model import Reject
+@pytest.mark.usefixtures("small_pages")
+@pytest.mark.parametrize("how", ["finished", "interrupted", "failed", "stopped at a reject"])
+def test_however_a_run_ends_it_is_a_bug_if_the_sum_does_not_close(
+    how: str, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a run that was asked to stop, or that failed for a store's sake: what it says to have done must be so."""
+    source, sink = names
+    fill(source, "fact", fact("u", "broken") | {"confidence": "much"}, *(fact("u", f"k{n}") for n in range(110)))
+    remembered = engine.remember
 
-    return Flushed(rejects=[Reject("fact", "0", "refused", next(iter(sink.held.rows.values())).record)])
+    def miscounts(checkpoint: Checkpoint, result: engine.SliceResult) -> None:
+        remembered(checkpoint, result)
+        checkpoint.tallies["fact"].written -= 1
+
+    def ends(self: memory.MemorySink, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2 and how == "interrupted":
+            os.kill(os.getpid(), signal.SIGTERM)
+        if len(calls) == 2 and how == "failed":
+            raise migrator.StoreError("the store is gone")
+        return begin(self, *args)
+
+    calls: list[int] = []
+    begin = memory.MemorySink.begin
+    monkeypatch.setattr(engine, "remember", miscounts)
+    monkeypatch.setattr(memory.MemorySink, "begin", ends)
+    on_reject: Any = "stop" if how == "stopped at a reject" else "continue"
+    with pytest.raises(AccountError, match="the accounting does not close: fact: ") as ended:
+        migrator.migrate(f"memory:{source}", f"memory:{sink}", Options(workers=1, on_reject=on_reject))
+    cause = {"interrupted": migrator.Interrupted, "failed": migrator.StoreError}.get(how, type(None))
+    assert isinstance(ended.value.__context__, cause)
 
 
 @pytest.mark.usefixtures("small_pages")
