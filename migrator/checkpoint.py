@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,14 +107,22 @@ def made_of(wanted: Any, plain: Any) -> Any:
 # Writing ---------------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _sorted_errors(path: Path) -> Iterator[None]:
+    """What the system and SQLite say of a file of ours, as StoreError with the next step."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as exc:
+        words = exc.strerror if isinstance(exc, OSError) else exc
+        raise StoreError(
+            f"{path}: cannot be written: {words}. Free the disk or choose another folder (--state), then run again"
+        ) from exc
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """`put_whole`; raises StoreError if the disk will not have it."""
-    try:
+    with _sorted_errors(path):
         put_whole(path, data)
-    except OSError as exc:
-        raise StoreError(
-            f"{path}: cannot be written: {exc.strerror}. Free the disk or choose another folder (--state), then run again"
-        ) from exc
 
 
 # The folder ------------------------------------------------------------------------------------------------------------
@@ -285,12 +293,13 @@ class State:
 
     def clear(self) -> None:
         """Forget an earlier run of this job, but for its report and for what it replaced: that is nowhere else."""
-        self.checkpoint_file.unlink(missing_ok=True)
-        for name in NOTES:
-            (self.path / f"{name}.jsonl").unlink(missing_ok=True)
-            for part in (self.path / name).iterdir():
-                part.unlink()
-        (self.path / "differences.jsonl").unlink(missing_ok=True)
+        with _sorted_errors(self.path):
+            self.checkpoint_file.unlink(missing_ok=True)
+            for name in NOTES:
+                (self.path / f"{name}.jsonl").unlink(missing_ok=True)
+                for part in (self.path / name).iterdir():
+                    part.unlink()
+            (self.path / "differences.jsonl").unlink(missing_ok=True)
         if self.replaced_file.exists():
             self.put_by(self.replaced_file, "replaced.jsonl")
 
@@ -299,7 +308,8 @@ class State:
         stamp = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y%m%dT%H%M%S%fZ")
         stem, dot, suffix = name.partition(".")
         kept = self.path / f"{stem}-{stamp}{dot}{suffix}"
-        path.replace(kept)
+        with _sorted_errors(kept):
+            path.replace(kept)
         return kept
 
     # notes
@@ -311,7 +321,8 @@ class State:
         if data:
             write_whole(path, data)
         else:
-            path.unlink(missing_ok=True)
+            with _sorted_errors(path):
+                path.unlink(missing_ok=True)
 
     def note_left_behind(self, slice_name: str, rejects: Iterable[Reject], duplicates: Iterable[Row]) -> None:
         """Leave the records of a slice that did not travel, each with its place and the rejects with their reason."""
@@ -325,16 +336,18 @@ class State:
             return None
         path = self.path / f"{name}.jsonl"
         aside = path.with_name(path.name + ".tmp")
-        with private(aside) as out:
-            for part in parts:
-                out.write(part.read_bytes())
-            sync(out)
-        aside.replace(path)
+        with _sorted_errors(path):
+            with private(aside) as out:
+                for part in parts:
+                    out.write(part.read_bytes())
+                sync(out)
+            aside.replace(path)
         return path
 
     def heaviest(self, page: int, most: int) -> tuple[int, list[tuple[str, int]]]:
         """From the slices' notes: how many users have more than a page of bytes, and the heaviest of all."""
-        with closing(Users(self.scratch / "users.sqlite")) as users:
+        path = self.scratch / "users.sqlite"
+        with _sorted_errors(path), closing(Users(path)) as users:
             for part in (self.path / "users").glob("*.jsonl"):
                 for line in part.read_bytes().splitlines():
                     noted = from_json(line)
@@ -369,6 +382,13 @@ class State:
         if not path.exists():
             return None
         aside, index = path.with_name(path.name + ".tmp"), self.scratch / f"{path.stem}.sqlite"
+        with _sorted_errors(path):
+            self._copy_once(path, aside, index)
+            aside.replace(path)
+        return path
+
+    @staticmethod
+    def _copy_once(path: Path, aside: Path, index: Path) -> None:
         index.unlink(missing_ok=True)
         with (
             closing(sqlite3.connect(index, isolation_level=None)) as seen,
@@ -384,8 +404,6 @@ class State:
                     out.write(line)
             sync(out)
         index.unlink()
-        aside.replace(path)
-        return path
 
     def write_report(self, report: dict[str, Any]) -> None:
         write_whole(self.path / "report.json", to_json(report, indent=True) + b"\n")

@@ -478,10 +478,11 @@ def _fail(error: BaseException, args: list[str]) -> int:
 
     from migrator.console import Console
     from migrator.errors import AccountError, StoreError
-    from migrator.report import outcome_of
+    from migrator.report import of_our_disk, outcome_of
 
     if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
         error = StoreError(f"the output cannot be written: {error.strerror}")  # click's own, of help
+    error = of_our_disk(error, None) or error
     outcome, code = outcome_of(error)
     report = getattr(error, "report", None)
     match outcome:

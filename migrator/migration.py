@@ -27,7 +27,7 @@ from migrator.engine import (
     read_sink_partition,
     read_sink_partitions,
 )
-from migrator.errors import ConfigError
+from migrator.errors import ConfigError, StoreError
 from migrator.model import FOREIGN, Existing, Row, Tally, counted
 from migrator.pair import Digest, Pair, carries_foreign
 from migrator.plan import keeps_keys, must_take_files, narrowed, rate_words, reading_words, told_words, unread_tables
@@ -338,14 +338,22 @@ class Migration:
                 "stopping: the slices in flight are finished and saved (again: stop at once)"
             )
             stop.on_second = crew.end_at_once
+            ended = False
             try:
                 self._copy(job, checkpoint, crew, stop)
                 if not self.dry and all(progress.done for progress in checkpoint.progress):
                     assert sink is not None
                     self._prove(job, source, sink, checkpoint, crew, stop)
+                ended = True
             finally:
                 crew.close()
                 self._account(checkpoint)
+                try:
+                    self._gather(checkpoint)
+                except StoreError as exc:
+                    if ended:
+                        raise
+                    self.show.say(str(exc))  # why the run ends is something else
         self._end(checkpoint)
 
     def _copy(self, job: Job, checkpoint: Checkpoint, crew: Crew, stop: Stop) -> None:
@@ -465,13 +473,18 @@ class Migration:
 
     def _account(self, checkpoint: Checkpoint) -> None:
         """Put what the slices counted into the report, however the run ends. Raises AccountError if it does not close."""
-        report, state = self.report, self.state
+        report = self.report
         for kind in self.plan.kinds:
             report.kind(kind)
         for kind, tally in checkpoint.tallies.items():
             report.kind(kind).tally = tally
         report.foreign, report.foreign_seen = checkpoint.foreign, checkpoint.foreign_seen
         report.ghosts, report.accepted, report.due = checkpoint.ghosts, checkpoint.accepted, checkpoint.due
+        report.must_close()
+
+    def _gather(self, checkpoint: Checkpoint) -> None:
+        """The files of what slices left beside their results, whole, and named in the report."""
+        report, state = self.report, self.state
         self.run.join_left_behind()
         differing = state.join_notes("differing")
         report.differences_file = report.differences_file or text_of(differing)
@@ -483,7 +496,6 @@ class Migration:
                 "heaviest_users": [{"user": user, "bytes": size} for user, size in heaviest],
                 "retyped": {kind: count for kind, count in checkpoint.retyped.items() if count},
             }
-        report.must_close()
 
     def _end(self, checkpoint: Checkpoint) -> None:
         self._decide(checkpoint)

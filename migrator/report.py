@@ -6,11 +6,14 @@ how a person sees them to `console`.
 
 from __future__ import annotations
 
+import errno
 import math
+import sqlite3
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from migrator.errors import AccountError, ConfigError, Interrupted, LockedError, MigratorError
+from migrator.errors import AccountError, ConfigError, Interrupted, LockedError, MigratorError, StoreError
 from migrator.model import Rates, Tally
 from migrator.proof import Difference, KindProof
 
@@ -49,6 +52,24 @@ def outcome_of(error: BaseException) -> tuple[str, int]:
         case _:
             outcome = "bug"
     return outcome, EXIT_CODES[outcome]
+
+
+def of_our_disk(error: BaseException | None, state: Path | None) -> StoreError | None:
+    """The error as one of the disk, if it is: adapters sort what their stores say, so that what comes unsorted is of the state folder `state`, or of a temporary one."""
+    match error:
+        case OSError(errno=number) if number in _NO_ROOM:
+            words = f"{state or error.filename or 'the disk'}: {error.strerror}"
+        case sqlite3.Error() if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _SQLITE_NO_ROOM:
+            words = f"{state or 'the disk'}: {error}"
+        case FileNotFoundError(filename=None):  # what tempfile says where it cannot write
+            return StoreError(f"{error.strerror}: free the disk, or name another folder in TMPDIR, then run again")
+        case _:
+            return None
+    return StoreError(f"{words}. Free the disk or choose another folder (--state), then run again")
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_SQLITE_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from migrator.duplicates import Duplicates
 from migrator.errors import MigratorError
 from migrator.options import Options
 from migrator.plan import Plan, make_plan
-from migrator.report import Report, outcome_of
+from migrator.report import Report, of_our_disk, outcome_of
 
 
 class Show(Protocol):
@@ -90,7 +90,8 @@ class Run:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for each in self._open:
             each.close()
-        report = self.report
+        report, cause = self.report, error
+        error = of_our_disk(error, self.state.path if self.state else None) or error
         if error is not None:
             outcome, code = outcome_of(error)
             report.end(outcome, str(error) or type(error).__name__, code)
@@ -107,6 +108,9 @@ class Run:
             except (MigratorError, OSError) as exc:
                 self.show.say(f"the report could not be written: {exc}")
             self.state.unlock()
+        if error is not cause:
+            assert error is not None
+            raise error from cause
 
     def planned(self, command: str) -> Plan:
         with self.show.step("looking at both stores"):

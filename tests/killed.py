@@ -6,12 +6,16 @@ A *step* is a place where the world outside the process is about to change, or j
     fsync, rename, link, unlink, mkdir
     send, sent                 a write request to DynamoDB before it leaves, and when its answer has come
 
+Instead of a death the disk may be full from that step on, and stay so until the process ends.
+
 An order says which command line, and which death. Steps are counted in each process by itself. `KILLED_ORDER` in the environment takes the order
 to the worker processes, which import the main module again, and so this one.
 """
 
 import ctypes
 import ctypes.util
+import errno
+import functools
 import io
 import itertools
 import json
@@ -39,7 +43,8 @@ sql_source._PARTITION_ROWS = base.PAGE_ROWS
 jsonfile._PARTITION_BYTES = 400 * base.PAGE_ROWS
 migration.SLICE_ROWS = base.PAGE_ROWS
 
-DURABLE = ("fsync", "rename")
+ROOM = ("write", "sqlite", "fsync", "mkdir", "link")
+"""What a full disk refuses."""
 _WRITES = ("PutItem", "BatchWriteItem", "DeleteItem", "CreateTable")
 
 
@@ -48,7 +53,7 @@ class Order:
     """`args`: the command line; `seen`: a file that gets a line for each step and each slice.
 
     `nth`: the step at which it dies (0: never), among those of `sorts` (empty: all), of the cutover's step `at` (empty: anywhere).
-    `whom`: `one` process, or its whole `group`. `where`: in the `coordinator`, or in one `worker`, the first to come so far.
+    `full`: it does not die there: from that step on there is no room on the disk. `whom`: `one` process, or its whole `group`. `where`: in the `coordinator`, or in one `worker`, the first to come so far.
     """
 
     args: list[str]
@@ -56,6 +61,7 @@ class Order:
     nth: int = 0
     sorts: list[str] = field(default_factory=list)
     at: str = ""
+    full: bool = False
     whom: str = "one"
     where: str = "coordinator"
     number: int = signal.SIGKILL
@@ -83,7 +89,14 @@ class Death:
             return
         with self._lock:
             self.note("step", sort, self.within or "-")
-            if (order.at and order.at != self.within) or next(self._count) != order.nth or not self._is_the_first():
+            if order.at and order.at != self.within:
+                return
+            count = next(self._count)
+            if order.full and order.nth and count >= order.nth:
+                if sort in ROOM:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return
+            if count != order.nth or not self._is_the_first():
                 return
             if order.number == signal.SIGKILL:
                 torn()
@@ -210,10 +223,11 @@ class _Vfs(ctypes.Structure):
     ]
 
 
-_PWRITE = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_longlong)
-_WRITE = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
-_TRUNCATE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_longlong)
-_UNLINK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p)
+_prototype = functools.partial(ctypes.CFUNCTYPE, use_errno=True)
+_PWRITE = _prototype(ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_longlong)
+_WRITE = _prototype(ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+_TRUNCATE = _prototype(ctypes.c_int, ctypes.c_int, ctypes.c_longlong)
+_UNLINK = _prototype(ctypes.c_int, ctypes.c_char_p)
 _kept: list[Any] = []
 
 
@@ -254,11 +268,15 @@ def _watch_sqlite(death: Death) -> None:
         real = prototype(address)
 
         def stepping(first: Any, *rest: Any, real: Any = real, prototype: Any = prototype) -> int:
-            if prototype in (_PWRITE, _WRITE):
-                data, size, *offset = rest
-                death.step("sqlite", lambda: real(first, data, size // 2, *offset))
-            else:
-                death.step("truncate" if prototype is _TRUNCATE else "unlink")
+            try:
+                if prototype in (_PWRITE, _WRITE):
+                    data, size, *offset = rest
+                    death.step("sqlite", lambda: real(first, data, size // 2, *offset))
+                else:
+                    death.step("truncate" if prototype is _TRUNCATE else "unlink")
+            except OSError as exc:
+                ctypes.set_errno(exc.errno)
+                return -1
             return int(real(first, *rest))
 
         ours = prototype(stepping)

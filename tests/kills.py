@@ -177,12 +177,12 @@ def write_table(client: Any, table: str, records: Records) -> None:
         BillingMode="PAY_PER_REQUEST",
     )
     for record in records["facts"]:
-        _put(client, table, record, f"FACT#{record['category']}#{record['key']}")
+        put(client, table, record, f"FACT#{record['category']}#{record['key']}")
     for number, record in enumerate(records["episodes"]):
-        _put(client, table, record, f"EPISODE#t#{record['episode_type']}_20260102_0304{number:02}")
+        put(client, table, record, f"EPISODE#t#{record['episode_type']}_20260102_0304{number:02}")
 
 
-def _put(client: Any, table: str, record: dict[str, Any], key: str) -> None:
+def put(client: Any, table: str, record: dict[str, Any], key: str) -> None:
     item = {name: {"N": repr(value)} if isinstance(value, float) else {"S": value} for name, value in record.items()}
     client.put_item(TableName=table, Item=item | {"SK": {"S": key}})
 
