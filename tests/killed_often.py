@@ -43,6 +43,9 @@ def _client(address: Address) -> Any:
 
 
 dynamodb_requests._client = _client
+dynamodb_requests.Wire = functools.cache(
+    dynamodb_requests.Wire
+)  # it listens to its client, and twice is once too often
 
 
 def _expect(args: list[str]) -> None:
