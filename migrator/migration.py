@@ -132,13 +132,14 @@ class Migration:
         if checkpoint is not None:
             assert checkpoint.snapshot is not None
             source: Source = store.adapter.source(store.address, setting, checkpoint.snapshot)
-            if source.is_still(checkpoint.snapshot):
+            if (still := source.is_still(checkpoint.snapshot)) and self.state.duplicates.exists():
                 self._tell_resumed(checkpoint)
                 self.snapshot = checkpoint.snapshot
                 self.run.opened(source)
                 return source
             source.close()
-            self.show.say(f"the source has changed since the checkpoint in {self.state.path}: the job starts anew")
+            why = "what was noted of duplicates is gone" if still else "the source has changed"
+            self.show.say(f"{why} since the checkpoint in {self.state.path}: the job starts anew")
             self.state.clear()
             self.state.empty_scratch()
             self.checkpoint, self.run.is_resumable = None, False
@@ -330,8 +331,14 @@ class Migration:
             with self.show.step("making the sink ready"):
                 sink.prepare(plan.kinds, self.options.create is not False)
             checkpoint.sink_at = plan.sink.adapter.whereabouts(plan.sink.address)
-            state.save(checkpoint)
-            self.run.is_resumable = True
+            self.run.is_resumable = (
+                True  # from here on: an interruption must not take away what the checkpoint goes on with
+            )
+            try:
+                state.save(checkpoint)
+            except StoreError:
+                self.run.is_resumable = state.checkpoint_file.exists()
+                raise
         with Stop().listening() as stop:
             crew = Crew(self.workers, self.processes, state, self.executor)
             stop.on_first = lambda: self.show.say(
@@ -534,8 +541,9 @@ class Migration:
         if checkpoint.phase == "finished":
             for replaced in state.scratch.glob("replaced-*"):
                 report.replaced_file = str(state.put_by(replaced, replaced.name))
-            self.run.is_resumable = False  # the next run is a new job, and takes a snapshot of its own
         state.save(checkpoint)
+        if checkpoint.phase == "finished":
+            self.run.is_resumable = False  # only now: the next run is a new job, and takes a snapshot of its own
 
 
 def _tick(tick: Callable[[int], None], result: SliceResult) -> None:

@@ -130,7 +130,8 @@ def lie_in_wait(order: Order, in_worker: bool = False) -> None:
     ):
         setattr(owner, name, _before(death, sort, getattr(owner, name)))
     _watch_files(death)
-    _watch_sqlite(death)
+    if order.number == signal.SIGKILL:  # Python acts on other signals when SQLite has returned
+        _watch_sqlite(death)
     _watch_requests(death)
     _watch_slices(death)
     for name in cutting_over.STEPS:

@@ -237,7 +237,7 @@ def test_a_signal_at_any_step_finishes_what_is_in_flight_and_the_run_resumes(
 ) -> None:
     """Nothing is done again: a signal costs no slice. Before and after the copy there is nothing to finish, and it may be too late to stop."""
     bench = Bench(killer, between, tmp_path, (source, sink, "refuse"))
-    clean = bench.clean()
+    clean = bench.clean(number=number)
     steps, stopped = len(clean.ended.steps), 0
     taken = range(1, steps + 1) if LONG else (point(number, part, 2, steps) for part in range(2))
     for turn, step in enumerate(taken):

@@ -23,7 +23,7 @@ import proxy
 from kills import Killer
 from migrator import Options
 from migrator.adapters import sql_sink, sqlite_snapshot
-from migrator.checkpoint import State
+from migrator.checkpoint import Checkpoint, State
 from test_kill import CREWS, LONG, PAGE, Bench, point
 
 FULL = [("db", "db", "refuse"), ("db", "jsonl.gz", "refuse"), ("jsonl", "json", "refuse"), ("dynamodb", "db", "refuse")]
@@ -222,6 +222,44 @@ def test_a_clock_that_was_set_back_or_forward_changes_nothing(
     assert (report.resumed, report.outcome, report.proven) == (True, "done", "digest")
     assert report.kinds["fact"].tally.written == 60
     assert kills.rows(tmp_path / "out.db") == kills.rows(tmp_path / "chat.db")
+
+
+@pytest.mark.parametrize("source", ["chat.jsonl", "chat.db"])
+@pytest.mark.parametrize("when", ["first", "last"])
+@pytest.mark.parametrize("how", [KeyboardInterrupt, migrator.StoreError])
+def test_an_interruption_beside_a_save_leaves_what_the_checkpoint_goes_on_with(
+    how: type[BaseException], when: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index of duplicates, the snapshot and the staged parts: without them an older record would travel, or an empty file be published."""
+    kills.write_jsonl(tmp_path / "chat.jsonl", kills.SOURCE)
+    kills.write_db(tmp_path / "chat.db", kills.SOURCE)
+    options, out = Options(workers=1, on_reject="continue"), tmp_path / "out.jsonl"
+    clean = migrator.migrate(tmp_path / source, tmp_path / "clean.jsonl", options)
+    save, calls = State.save, [0]
+
+    def interrupted(self: State, checkpoint: Checkpoint) -> None:
+        calls[0] += 1
+        if when == "first":
+            save(self, checkpoint)
+        if calls[0] == 1 if when == "first" else checkpoint.phase == "finished":
+            raise how("the power is gone")
+        save(self, checkpoint)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "save", interrupted)
+        with pytest.raises(how):
+            migrator.migrate(tmp_path / source, out, options)
+    report = migrator.migrate(tmp_path / source, out, options)
+    assert (report.resumed, report.outcome, report.proven) == (True, "rejects", "digest")
+    assert report.kinds["episode"].tally == clean.kinds["episode"].tally
+    assert out.read_text() == (tmp_path / "clean.jsonl").read_text()
+
+
+def test_a_job_whose_index_of_duplicates_is_gone_begins_anew(interrupted: Path, tmp_path: Path) -> None:
+    (interrupted.parent / "duplicates.sqlite").unlink()
+    report = go_on(tmp_path)
+    assert (report.resumed, report.outcome) == (False, "done")
+    assert (report.kinds["fact"].tally.unchanged, report.kinds["fact"].tally.written) == (10, 50)
 
 
 # Two at once, and what the dead leave ----------------------------------------------------------------------------------
