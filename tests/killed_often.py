@@ -5,12 +5,15 @@ code, negative for a signal, "steps": [[sort, step of a cutover], ...], "slices"
 by the clock of time.monotonic}`.
 """
 
+import ctypes
 import functools
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,10 @@ def _expect(args: list[str]) -> None:
 def _run(order: dict[str, Any], death: killed.Order, files: dict[int, Path]) -> None:
     """In the child: the command line, with the death built in."""
     os.setpgid(0, 0)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(
+            1, signal.SIGKILL
+        )  # PR_SET_PDEATHSIG (Linux): nothing outlives a test run that is ended
     os.environ |= order["env"]
     os.chdir(order["cwd"])
     for number, path in files.items():
