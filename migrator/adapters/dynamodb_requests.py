@@ -7,7 +7,6 @@ that nothing is left out and nothing spins; what must not be repeated it raises,
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import threading
@@ -30,7 +29,7 @@ from botocore.parsers import ResponseParserError
 
 from migrator.adapters.dynamodb_governor import QUARTER, READS, WRITES, Governor, Meter, provisioned
 from migrator.adapters.dynamodb_values import Item
-from migrator.adapters.dynamodb_wire import Wire
+from migrator.adapters.dynamodb_wire import NoAnswer, Wire
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.model import Address, Record, Shape
 
@@ -417,7 +416,6 @@ def _client(address: Address) -> tuple[Any, Any]:
         client = session.client(
             "dynamodb", region_name=options.get("region"), endpoint_url=options.get("endpoint"), config=config
         )
-        client.meta.events.register("before-parse.dynamodb", _only_dynamodbs)
     except boto.ProfileNotFound as exc:
         raise NoProfile(f"{address.text}: {exc}; see `aws configure list-profiles`") from exc
     except boto.NoRegionError as exc:
@@ -432,23 +430,6 @@ def _client(address: Address) -> tuple[Any, Any]:
     except ValueError as exc:
         raise ConfigError(f"{address.text}: the endpoint is no whole URL, such as http://localhost:8000") from exc
     return session, client
-
-
-def _only_dynamodbs(response_dict: dict[str, Any], operation_model: Any, **_: Any) -> None:
-    """Raises _NoAnswer for what is none of DynamoDB's, which botocore would take for an answer without content: a write that was acknowledged.
-
-    Half an answer, or a page of a proxy between. Of an error the status says enough.
-    """
-    try:
-        told = json.loads(response_dict["body"])
-        if isinstance(told, dict) and (not told or not told.keys().isdisjoint(operation_model.output_shape.members)):
-            return
-    except ValueError:
-        told = None
-    if response_dict["status_code"] < 300:
-        raise _NoAnswer
-    if not isinstance(told, dict):
-        response_dict["body"] = b""  # botocore stumbles over some
 
 
 def _key_names(schema: list[dict[str, str]]) -> tuple[str, str]:
@@ -466,10 +447,6 @@ def shape_words(key: tuple[str, ...], index: tuple[str, ...] | None) -> str:
 
 
 # Errors ----------------------------------------------------------------------------------------------------------------
-
-
-class _NoAnswer(Exception):
-    """What came is not an answer of DynamoDB's."""
 
 
 def _no_answer(words: str, operation: str) -> TransientStoreError:
@@ -575,7 +552,7 @@ def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
         yield
     except boto.ClientError as exc:
         raise _sorted_answer(exc, table, operation) from exc
-    except _NoAnswer as exc:
+    except NoAnswer as exc:
         raise _no_answer(words, operation) from exc
     except _NO_CREDENTIALS as exc:
         raise _no_credentials(words, exc) from exc

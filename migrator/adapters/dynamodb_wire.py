@@ -52,8 +52,7 @@ class Wire:
         events = client.meta.events
         events.register("provide-client-params.dynamodb.BatchWriteItem", self._take)
         events.register("before-call.dynamodb.BatchWriteItem", self._give)
-        for operation in _READING:
-            events.register(f"before-parse.dynamodb.{operation}", self._read)
+        events.register("before-parse.dynamodb", self._read)
 
     def ask(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request, and boto3's own exceptions."""
@@ -88,17 +87,34 @@ class Wire:
             params["body"] = puts.body(table, capacity)
             puts.is_sent = True
 
-    def _read(self, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
-        body = response_dict["body"]
-        if response_dict["status_code"] != 200:
-            return
+    def _read(
+        self,
+        operation_model: Any,
+        response_dict: dict[str, Any],
+        customized_response_dict: dict[str, Any],
+        **_: Any,
+    ) -> None:
+        """Raises NoAnswer for half an answer, or a page of a proxy between. Of an error the status says enough."""
+        body, is_error = response_dict["body"], response_dict["status_code"] >= 300
         try:
-            answer = orjson.loads(body)
+            told = orjson.loads(body)
         except ValueError:
-            return  # boto3 says what it makes of that
-        if type(answer) is dict:
-            customized_response_dict.update(_with_bytes(answer) if b'"B' in body else answer)
+            told = None
+        is_dynamodbs = type(told) is dict and (
+            not told or not told.keys().isdisjoint(operation_model.output_shape.members)
+        )
+        if not is_dynamodbs:
+            if not is_error:
+                raise NoAnswer
+            if type(told) is not dict:
+                response_dict["body"] = b""  # botocore stumbles over some
+        elif not is_error and operation_model.name in _READING:
+            customized_response_dict.update(_with_bytes(told) if b'"B' in body else told)
             response_dict["body"] = b"{}"
+
+
+class NoAnswer(Exception):
+    """What came is none of DynamoDB's; botocore would take it for an answer without content: a write that was acknowledged."""
 
 
 def to_text(item: Item) -> bytes:
