@@ -22,6 +22,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import platformdirs
 from filelock import FileLock, Timeout
 
+from migrator.adapters.base import PARTS_FOLDER
 from migrator.errors import ConfigError, LockedError, StoreError
 from migrator.files import private, put_whole, sync
 from migrator.model import Cursor, Partition, Reject, Row, Snapshot, Tally, shortened
@@ -167,8 +168,10 @@ class State:
         return self.path / "scratch"
 
     def empty_scratch(self) -> None:
-        """Drop the snapshot and whatever else a run needed while it lasted."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        """Drop the snapshot and whatever else a run needed while it lasted, but for what a sink still has to take away."""
+        for each in self.scratch.glob("*"):
+            if each.name != PARTS_FOLDER or not any(each.iterdir()):
+                shutil.rmtree(each) if each.is_dir() else each.unlink(missing_ok=True)
         self.duplicates.unlink(missing_ok=True)
         self.make()
 

@@ -41,6 +41,7 @@ _OPTIONS: dict[str, list[Callable[[Any], Any]]] = {
         click.option("--on-duplicate", type=click.Choice(["newest", "stop"]), default="newest", show_default=True, help="Of records with one identity: the newest travels, or refuse."),
         click.option("--unknown-fields", type=click.Choice(["keep", "drop"]), default="keep", show_default=True, help="Fields the mapping does not know: kept where the sink can, else the record is rejected; or left behind."),
         click.option("--expired", type=click.Choice(["reject", "write"]), default="reject", show_default=True, help="Records that the sink's time-to-live would delete at once."),
+        click.option("--oversize", type=click.Choice(["reject", "compress", "split"]), default="reject", show_default=True, help="Records over DynamoDB's 400 KB an item, in fields that no application reads: rejected, compressed, or stored in parts."),
         click.option("--foreign", multiple=True, metavar="PATTERN", help="Items of no kind whose key matches may stay behind (CONFIG#*); may be given again."),
         click.option("--allow-empty/--no-allow-empty", default=False, help="Go on though the source holds nothing."),
         click.option("--state", metavar="DIR", help="Where jobs keep checkpoints, rejects and reports  [default: $MIGRATOR_STATE, else the user's state folder]"),

@@ -515,6 +515,9 @@ def _estimate_lines(estimate: dict[str, Any]) -> Iterator[str]:
     yield f"size in the sink: {size(estimate['bytes'])}"
     for name, kind in estimate["kinds"].items():
         yield f"  largest {name}: {size(kind['largest'])}, {kind['largest_identity']}"
+        for form in ("compressed", "split"):
+            if kind[form]:
+                yield f"  {counted(kind[form], name)} over 400 KB, {form}: no application reads such a record there"
     for kind, count in estimate["retyped"].items():
         yield f"{counted(count, f'{kind}')} that the application will read as another type there"
     if estimate["users_over_a_page"]:

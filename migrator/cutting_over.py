@@ -656,7 +656,7 @@ class _Cutover:
         if self.plan.source.traits.in_process or self.plan.sink.traits.in_process:
             return f'the same call again, with Terms(until="{step}")'
         words = ["migrator", "cutover", *self.texts]
-        for name in ("mapping", "state", "existing", "on_reject", "table_shape", "read_rate", "write_rate"):
+        for name in ("mapping", "state", "existing", "on_reject", "table_shape", "oversize", "read_rate", "write_rate"):
             value = getattr(options, name)
             if value is not None and value != getattr(_BUILT_IN, name):
                 words += [f"--{name.replace('_', '-')}", str(value)]

@@ -93,16 +93,20 @@ class Job:
 
 @dataclass
 class Weights:
-    """What a dry run learns of one kind's records in the sink: bytes, write units, the largest record."""
+    """What a dry run learns of one kind's records in the sink: bytes, write units, the largest record, how many are not stored as they are."""
 
     bytes: int = 0
     units: float = 0.0
     largest: int = 0
     largest_identity: str = ""
+    compressed: int = 0
+    split: int = 0
 
     def add(self, other: Weights) -> None:
         self.bytes += other.bytes
         self.units += other.units
+        self.compressed += other.compressed
+        self.split += other.split
         if other.largest > self.largest:
             self.largest, self.largest_identity = other.largest, other.largest_identity
 
@@ -318,7 +322,14 @@ class _Slice:
         if isinstance(owner, str):
             self.users[owner] = self.users.get(owner, 0) + weight.bytes
         self.result.weights.setdefault(row.kind, Weights()).add(
-            Weights(weight.bytes, weight.units, weight.bytes, words)
+            Weights(
+                weight.bytes,
+                weight.units,
+                weight.bytes,
+                words,
+                weight.form == "compressed",
+                weight.form == "split",
+            )
         )
 
     def _see(self, expected: Expected) -> None:

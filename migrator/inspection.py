@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb_values import HASH_BYTES, ITEM_BYTES, RANGE_BYTES, check_item, item_size, to_item
+from migrator.adapters.base import RECORD_BYTES, Setting
+from migrator.adapters.dynamodb_oversize import Oversize
+from migrator.adapters.dynamodb_values import HASH_BYTES, ITEM_BYTES, RANGE_BYTES, to_item
 from migrator.binding import reading
 from migrator.engine import WANTED_PARTITIONS
 from migrator.errors import ConfigError, RecordError
@@ -55,7 +56,7 @@ class KindInspection:
 
     sizes: by a power of two, as text, how many records take so many bytes or more, and fewer than the next. unfound: of a table's records those
     that lie where LuminoraCore does not look; unfound_why: by reason. near: by limit, the records that come near it or pass it, as items of a
-    table. secrets: by path and sign, how many. sample: identities, and with values the fields.
+    table. forms: of a table's records, how many are `compressed` or `split`. secrets: by path and sign, how many. sample: identities, and with values the fields.
     """
 
     count: int = 0
@@ -69,6 +70,7 @@ class KindInspection:
     sizes: dict[str, int] = field(default_factory=dict)
     unfound_why: dict[str, Named] = field(default_factory=dict)
     near: dict[str, Named] = field(default_factory=dict)
+    forms: dict[str, int] = field(default_factory=dict)
     secrets: dict[str, int] = field(default_factory=dict)
     sample: list[dict[str, Any]] = field(default_factory=list)
 
@@ -209,6 +211,9 @@ class _Look:
             self._at_row(row)
         for reject in page.rejects:
             self._at_reject(reject)
+        for (kind, form), count in page.forms.items():
+            forms = into.kinds.setdefault(kind, KindInspection()).forms
+            forms[form] = forms.get(form, 0) + count
         for each in page.foreign:
             _note_secrets(into.foreign_secrets, each.held, frozenset())
             into.ghosts += each.ghost
@@ -256,11 +261,11 @@ class _Look:
         if self.scale is None:
             return 0
         try:
-            size, keys = self.scale.weigh(row)
+            size, limited = self.scale.weigh(row)
         except RecordError as exc:
             kind.near.setdefault("no table can hold it", Named()).add(f"{_words(spec, row)}: {exc}")
             return 0
-        for name, taken, limit in (("item", size, ITEM_BYTES), *keys):
+        for name, taken, limit in limited:
             if taken > limit * NEAR:
                 near = kind.near.setdefault(f"{name}: {limit:,} bytes", Named())
                 near.add(f"{_words(spec, row)}: {counted(taken, 'byte')}")
@@ -279,16 +284,20 @@ class _Scale:
 
     def __init__(self, layout: Layout, is_own: bool) -> None:
         self.layout, self.is_own = layout, is_own
+        self.oversize = Oversize(layout, "split" if is_own else "reject", RECORD_BYTES)
 
     def weigh(self, row: Row) -> tuple[int, list[tuple[str, int, int]]]:
-        """The bytes of the item, and of each attribute of its key name, bytes and limit. Raises RecordError where there is no such item."""
+        """The bytes of the item with its parts, and name, bytes and limit of what is limited. Raises RecordError where there is no such item."""
         item = to_item(self.layout.write(row if self.is_own else self.layout.fit(row)))
-        check_item(item, self.layout.key, self.layout.index)
-        keys = [
+        packed = self.oversize.pack(row.kind, item)
+        self.oversize.check(row.kind, packed)
+        sizes = self.oversize.sizes(packed)
+        limited = [("item", sizes[0], ITEM_BYTES)]
+        limited += [
             (f"key {name}", len(item[name]["S"].encode()), limit)
             for name, limit in zip(self.layout.key, (HASH_BYTES, RANGE_BYTES))
         ]
-        return item_size(item), keys
+        return sum(sizes), limited
 
 
 def _scale(mapping: Mapping, layout: Layout) -> _Scale | None:

@@ -28,6 +28,7 @@ def show(found: Inspection) -> None:
             )
         )
         _sizes(found)
+    _forms(found)
     _users(found)
     for title, name in (
         ("near a limit of DynamoDB, or over it", "near"),
@@ -123,6 +124,17 @@ def _sizes(found: Inspection) -> None:
         echo(f"{name:<{max(len(name) for name, _ in rows)}}  {drawn}".rstrip())
 
 
+def _forms(found: Inspection) -> None:
+    lines = [(form, name, n(count)) for name, kind in found.kinds.items() for form, count in sorted(kind.forms.items())]
+    if lines:
+        echo()
+    for form, name, count in lines:
+        echo(f"{count} {name} {_FORMS[form]}: too large for one item; no application reads it there, only migrator")
+
+
+_FORMS = {"compressed": "compressed", "split": "in parts"}
+
+
 def _users(found: Inspection) -> None:
     users = found.users
     if users is None or not users.count:
@@ -188,7 +200,7 @@ def _value(value: Value) -> str:
 
 def _rest(found: Inspection) -> Iterator[str]:
     if found.ghosts:
-        yield f"{n(found.ghosts)} ghosts: items that LuminoraCore leaves by mistake (L5)"
+        yield f"{n(found.ghosts)} ghosts: items that LuminoraCore leaves by mistake (L5), or parts of a record that is not there"
     if found.foreign:
         yield f"{n(found.foreign)} foreign items, which no kind of the mapping describes: {some(found.foreign_seen)}"
     if found.unread_tables:

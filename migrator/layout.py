@@ -39,6 +39,9 @@ from migrator.values import Value, from_json, is_number, number, short_digest, t
 Form = Literal["native", "text", "number", "json", "date"]
 """How a store holds a field: as its own type, or as text, a number, JSON text, or the store's date type."""
 
+PART_MARK = "~migrator-part#"
+"""In the last attribute of a key: the item is a part of the record whose key stands before it (`Layout.part_key`)."""
+
 _MAX64 = 1 << 63
 _PLAIN = (str, int, float, Decimal, bool)
 
@@ -229,7 +232,8 @@ class KindLayout:
     index attribute is a field too, the application writes the index's value. parsed: fields whose text the application reads as JSON where it is
     some, from this store. request: how the application asks for the kind here.
     map: the document is an object, and each of its entries a record: the attributes that hold an entry's name and its value. excepted:
-    names of which none is in such a document.
+    names of which none is in such a document. opaque: attributes of a table that hold text and that no application reads, the only ones that
+    may be stored compressed or in parts.
     """
 
     kind: Kind
@@ -247,6 +251,7 @@ class KindLayout:
     map: tuple[str, ...] = ()
     excepted: tuple[str, ...] = ()
     request: Request | None = None
+    opaque: tuple[str, ...] = ()
 
     @property
     def by_index(self) -> bool:
@@ -311,6 +316,30 @@ class Layout:
         """The kind whose records are the entries of a document, if the document is such a map."""
         return next((each for each in self.kinds.values() if each.map), None)
 
+    @property
+    def has_opaque(self) -> bool:
+        """Whether any record may be stored compressed or in parts."""
+        return any(each.opaque for each in self.kinds.values())
+
+    # parts -----------------------------------------------------------------------------------------------------------
+
+    def part_key(self, key: Record, sha256: str, number: int) -> Record:
+        """The key of a part of the record that has this key: behind the record's own, by the digest of the whole and a number from 1 on.
+
+        Parts of other content have other keys, so that none is ever written over. No record has such a key: `is_part` tells them.
+        """
+        last = self.key[-1]
+        return {**key, last: f"{key[last]}{PART_MARK}{sha256[:32]}#{number:04}"}
+
+    def is_part(self, held: Record, key: tuple[str, ...] = ()) -> bool:
+        """Whether an item of a table with that key (default: the layout's own) is a part of a record, or says so."""
+        return self.has_opaque and PART_MARK in str(held.get((key or self.key)[-1], ""))
+
+    def key_of_whole(self, part: Record) -> Record:
+        """The key of the record that an item says it is a part of."""
+        last = self.key[-1]
+        return {name: part[name].partition(PART_MARK)[0] if name == last else part[name] for name in self.key}
+
     # read and write --------------------------------------------------------------------------------------------------
 
     def read(
@@ -321,7 +350,7 @@ class Layout:
         `origin` is one that the store kept beside the record. An item of no kind is Foreign; one that breaks its kind's types is a Reject.
         """
         if kind is None:
-            kind = self._recognise(held)
+            kind = self.kind_of(held)
             if kind is None:
                 return Foreign(place, self._is_ghost(held, self.key), held)
         compiled: _Compiled | None = self._compiled.get(kind)  # type: ignore[attr-defined]
@@ -396,10 +425,11 @@ class Layout:
         return row.origin is not None and not row.origin.set.keys().isdisjoint(self.key)
 
     def recognises(self, held: Record, key: tuple[str, ...]) -> bool:
-        """Whether an item of a table with that key is of a kind of ours, or a ghost of the application's."""
-        return self._recognise(held) is not None or self._is_ghost(held, key)
+        """Whether an item of a table with that key is of a kind of ours, a part of one, or a ghost of the application's."""
+        return self.is_part(held, key) or self.kind_of(held) is not None or self._is_ghost(held, key)
 
-    def _recognise(self, held: Record) -> str | None:
+    def kind_of(self, held: Mapping[str, object]) -> str | None:
+        """The kind of an item, told by the names of its attributes."""
         met: dict[tuple[str, ...], str | None] = self._met  # type: ignore[attr-defined]
         names = tuple(held)
         if names in met:
@@ -648,7 +678,7 @@ class _Compiled:
 
     def _is_told(self, held: Record) -> None:
         """What is written must be read again as a record of this kind."""
-        told = self.layout._recognise(held)
+        told = self.layout.kind_of(held)
         if told == self.kind.name:
             return
         missing = [f"no {mark}" for mark in self.spec.marks if mark not in held]

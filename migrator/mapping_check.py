@@ -39,7 +39,7 @@ _FIELD = {"type", "null"}
 _LAYOUT = {"store", "like", "create", "key", "index", "ghosts", "also", "several_keys", "unread", "unread_later"}
 _KEYED = ("key", "index", "ghosts", "also", "several_keys", "unread", "unread_later")
 _KIND_LAYOUT = {"collection", "map", "except", "columns", "unique", "surrogate", "fields", "parsed", "request"}
-_KIND_KEYED = ("key", "index", "free", "marks", "extra", "index_wins")
+_KIND_KEYED = ("key", "index", "free", "marks", "extra", "index_wins", "opaque")
 _PLACE = {"attribute", "as", "otherwise"}
 
 
@@ -345,8 +345,37 @@ class Checker:
             tuple(self.texts(spec, "except", where)) if spec.get("except", []) != [] else (),
             self.request(kind, spec, keys, f"{where}.request", store),
         )
+        if "opaque" in spec:
+            layout = replace(layout, opaque=self.opaque(layout, spec, where))
         self.no_clash(layout, where)
         return layout
+
+    def opaque(self, layout: KindLayout, spec: dict[str, Any], where: str) -> tuple[str, ...]:
+        """The attributes that may be compressed or split: they hold text, and nobody but migrator has to understand them."""
+        kind, places = layout.kind, {place.field.name: place for place in layout.places}
+        given = self.texts(spec, "opaque", where)
+        self.all_fields(given, set(places), where, "opaque")
+        asked = kind.asked
+        read = (
+            {*asked.by, *(asked.gives or places), *(name for told in asked.apart.values() for name in told)}
+            if asked
+            else set()
+        )
+        keyed = {slot.name for key in layout.keys + layout.index for each in key.templates for slot in each.slots}
+        keyed |= {key.attribute for key in layout.keys + layout.index}
+        for name in given:
+            place = places[name]
+            if name in read or (asked is not None and name in (asked.figure, *(asked.recent or ())[:1])):
+                raise self.fail(
+                    where, f"opaque: the application reads {name} of a {kind.name}, and would not understand it"
+                )
+            if name in kind.identity or name == kind.newest or name == kind.expires:
+                raise self.fail(where, f"opaque: {name} tells which record it is, or its time, and must stay as it is")
+            if name in keyed or place.attribute in keyed or place.otherwise:
+                raise self.fail(where, f"opaque: {name} is in a key or has two places, and must stay as it is")
+            if (place.field.type, place.form) not in (("text", "native"), ("json", "json")):
+                raise self.fail(where, f'opaque: {name} must be text, or json stored as text (as = "json")')
+        return tuple(places[name].attribute for name in given)
 
     def map(self, kind: Kind, spec: dict[str, Any], places: tuple[Place, ...], where: str) -> tuple[str, ...]:
         names = self.texts(spec, "map", where)

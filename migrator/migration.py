@@ -30,7 +30,16 @@ from migrator.engine import (
 from migrator.errors import ConfigError, StoreError
 from migrator.model import FOREIGN, Existing, Row, Tally, counted
 from migrator.pair import Digest, Pair, carries_foreign
-from migrator.plan import keeps_keys, must_take_files, narrowed, rate_words, reading_words, told_words, unread_tables
+from migrator.plan import (
+    keeps_keys,
+    must_take_files,
+    narrowed,
+    oversize_words,
+    rate_words,
+    reading_words,
+    told_words,
+    unread_tables,
+)
 from migrator.report import PAGE, estimate
 from migrator.run import Run, now_words, text_of
 from migrator.verification import ask, command_words, compare, forgets, prove
@@ -245,6 +254,7 @@ class Migration:
             ("snapshot", self.snapshot.words),
             ("sink", f"{plan.sink.whereabouts}, layout {plan.sink.layout.id}, {sink_words}"),
             *reading_words(plan.sink.layout, plan.kinds, kept),
+            *oversize_words(plan),
             ("mapping", f"{plan.mapping.name} ({plan.mapping.path}): {', '.join(plan.kinds)}"),
             *told_words(plan),
         ]

@@ -5,6 +5,7 @@ Plain data that pickles. Knows no store, no mapping file and no JSON.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -198,12 +199,16 @@ class Partition:
 
 @dataclass(slots=True)
 class Page:
-    """Some rows of a partition and the cursor behind them. Reading on from `cursor` gives exactly the rest."""
+    """Some rows of a partition and the cursor behind them. Reading on from `cursor` gives exactly the rest.
+
+    forms: of the rows, by kind and form (`compressed`, `split`), how many the store holds in another form than others.
+    """
 
     rows: list[Row]
     cursor: Cursor
     rejects: list[Reject] = field(default_factory=list)
     foreign: list[Foreign] = field(default_factory=list)
+    forms: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, found: Row | Foreign | Reject) -> None:
         if isinstance(found, Row):
@@ -279,10 +284,14 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What one row takes in a store: bytes by the store's own arithmetic, and write units with its indexes (0 where there are none)."""
+    """What one row takes in a store: bytes by the store's own arithmetic, and write units with its indexes (0 where there are none).
+
+    form: `compressed` or `split` where it is too large to be stored as it is.
+    """
 
     bytes: int
     units: float = 0.0
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)

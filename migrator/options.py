@@ -46,6 +46,7 @@ class Options:
     allow_empty: bool = False
     foreign: tuple[str, ...] = ()
     expired: Literal["reject", "write"] = "reject"
+    oversize: Literal["reject", "compress", "split"] = "reject"
     kinds: tuple[str, ...] = ()
     user: str | None = None
     since: str | None = None

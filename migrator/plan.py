@@ -84,7 +84,7 @@ class Plan:
 
     @property
     def setting_options(self) -> dict[str, Any]:
-        names = ("unknown_fields", "snapshot_limit", "foreign", "expired", "read_rate", "write_rate")
+        names = ("unknown_fields", "snapshot_limit", "foreign", "expired", "oversize", "read_rate", "write_rate")
         return {name: getattr(self.options, name) for name in names}
 
 
@@ -168,6 +168,8 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
         )
     for one, its in ((from_store.adapter, from_store.layout), (adapter, layout)):
         must_be_makable(mapping, its, one)
+    if options.oversize != "reject" and options.is_given("oversize"):
+        _refuse_oversize(address, layout, mapping, options)
     to_store = Store(address, adapter, shape, layout, adapter.whereabouts(address))
     kinds = _kinds_of(mapping, from_store.layout, layout, options)
     describes = {
@@ -185,6 +187,7 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
         "on_duplicate": options.on_duplicate,
         "unknown_fields": options.unknown_fields,
         "expired": options.expired,
+        "oversize": options.oversize,
     }
     choice = _choice(from_store.address, address, mapping, options, command)
     if options.proof == "app":
@@ -196,6 +199,19 @@ def make_plan(source: str, sink: str, options: Options, command: str) -> Plan:
             f"--existing {options.existing}: {address.text} is compared and replaced whole; choose a store of single records"
         )
     return Plan(from_store, to_store, mapping, kinds, options, command, choice, describes)
+
+
+def _refuse_oversize(address: Address, layout: Layout, mapping: Mapping, options: Options) -> None:
+    """Raises ConfigError where no record could be stored so."""
+    if address.store != "dynamodb":
+        raise ConfigError(
+            f"--oversize {options.oversize}: only an item of DynamoDB has a limit of 400 KB; leave it out"
+        )
+    if not layout.has_opaque:
+        raise ConfigError(
+            f"--oversize {options.oversize}: an application reads every field that {mapping.name} keeps in this table, so that none may be stored "
+            "in another form; leave it out, or mark fields of your own as opaque in a mapping (mappings/README.md)"
+        )
 
 
 def _choice(source: Address, sink: Address, mapping: Mapping, options: Options, command: str) -> Choice:
@@ -292,6 +308,18 @@ def reading_words(layout: Layout, kinds: tuple[str, ...], keeps_keys: bool = Fal
         words = [", ".join(found) or "nothing", *(f"not {', '.join(k)}: {why}" for why, k in reasons.items())]
         lines.append((name, "; ".join(words)))
     return lines
+
+
+def oversize_words(plan: Plan) -> list[tuple[str, str]]:
+    """What becomes of records that are too large for an item, for the plan; no line where they are rejected."""
+    if plan.options.oversize == "reject" or not plan.sink.layout.has_opaque:
+        return []
+    specs = {name: plan.sink.layout.kinds[name].opaque for name in plan.kinds}
+    fields = "; ".join(f"{name} {', '.join(opaque)}" for name, opaque in specs.items() if opaque)
+    how = {"compress": "compressed", "split": "in parts, items of their own behind the record's key"}[
+        plan.options.oversize
+    ]
+    return [("oversize", f"over 400 KB {how}: {fields}. No application reads such a record there, only migrator")]
 
 
 def rate_words(source: Rates | None, sink: Rates | None, records: int | None) -> list[tuple[str, str]]:

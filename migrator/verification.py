@@ -235,4 +235,6 @@ def command_words(name: str, plan: Plan, extra: str = "") -> str:
         words += ["--kinds", ",".join(plan.options.kinds)]
     if plan.options.mapping:
         words += ["--mapping", plan.options.mapping]
+    if plan.options.oversize != "reject":
+        words += ["--oversize", plan.options.oversize]
     return f"{shlex.join(words)} {extra}".rstrip()

@@ -53,6 +53,9 @@ PAGE_BYTES = 1 << 20
 RECORD_BYTES = 32 << 20
 """A record larger than this is rejected with its size."""
 
+PARTS_FOLDER = "parts"
+"""In the scratch folder: what a sink still has to take away, whatever becomes of the job. All else there lasts as long as the job."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -60,8 +63,9 @@ class Setting:
 
     kinds: those asked for. scratch: a private folder of the run (0700) for snapshots and staged parts. unknown_fields: `keep` or `drop`.
     foreign: patterns of keys whose foreign items may stay behind. expired: `reject` or `write` records that the store's time-to-live would
-    delete at once. record_bytes: larger records are rejected. snapshot_limit: seconds that a snapshot may hold the application's writers up.
-    read_rate, write_rate: units a second that a store with units may be asked for; None for what the adapter finds right.
+    delete at once. oversize: `reject`, `compress` or `split` records that a table takes only so. record_bytes: larger records are rejected.
+    snapshot_limit: seconds that a snapshot may hold the application's writers up. read_rate, write_rate: units a second that a store with units may
+    be asked for; None for what the adapter finds right.
     say: takes words for people about something slow ("taking a snapshot of chat.db, 1.0 GB").
     """
 
@@ -71,6 +75,7 @@ class Setting:
     unknown_fields: str = "keep"
     foreign: tuple[str, ...] = ()
     expired: str = "reject"
+    oversize: str = "reject"
     record_bytes: int = RECORD_BYTES
     snapshot_limit: float = 3.0
     read_rate: float | None = None

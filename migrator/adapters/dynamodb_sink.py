@@ -1,7 +1,8 @@
 """Writes records into one DynamoDB table.
 
-Knows batches and conditional puts, and which may be under way together. Leaves how a request gets through to `dynamodb_requests`, what a
-value becomes and what an item weighs to `dynamodb_values`. Knows nothing of fields, mappings, slices or checkpoints: `layout` makes
+Knows batches and conditional puts, which may be under way together, and in which order a record in parts is written. Leaves how a request gets
+through to `dynamodb_requests`, what a value becomes and what an item weighs to `dynamodb_values`, and the forms of large records to
+`dynamodb_oversize`. Knows nothing of fields, mappings, slices or checkpoints: `layout` makes
 attributes of rows, the engine decides what is written and when.
 """
 
@@ -13,9 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from migrator.adapters.base import Flushed, Reader, Setting, Sink, is_as_it_was, rejected
+from migrator.adapters.dynamodb_items import Items, only, place_of
+from migrator.adapters.dynamodb_oversize import PART_BYTES, Packed
+from migrator.adapters.dynamodb_parts import Notes
 from migrator.adapters.dynamodb_requests import (
     THREADS,
     Pace,
@@ -25,7 +30,7 @@ from migrator.adapters.dynamodb_requests import (
     planning,
     shape_words,
 )
-from migrator.adapters.dynamodb_source import DynamoDBReader, as_held, only, place_of
+from migrator.adapters.dynamodb_source import DynamoDBReader
 from migrator.adapters.dynamodb_values import Item, item_size, to_item, write_units
 from migrator.errors import ConfigError, RecordError, StoreError, TransientStoreError
 from migrator.model import (
@@ -40,6 +45,7 @@ from migrator.values import digest16
 
 BATCH_ITEMS = 25
 BATCH_BYTES = 2 << 20  # a request may have 16 MB, and a byte of text may take six in JSON
+BATCH_PARTS = BATCH_BYTES // PART_BYTES
 TRAITS = Traits(parallel=True)
 PENDING = 2 * THREADS  # batches that are sent or wait for a thread
 
@@ -47,15 +53,20 @@ PENDING = 2 * THREADS  # batches that are sent or wait for a thread
 @dataclass(slots=True)
 class _Put:
     row: Row
-    item: Item
+    packed: Packed
     size: int
     units: int
+
+    @property
+    def item(self) -> Item:
+        return self.packed.item
 
 
 @dataclass(slots=True)
 class _Slice:
     """What came since `begin`: the batch that grows, those under way, and which identity has which key."""
 
+    name: str = ""
     existing: Existing = Existing.EMPTY
     batch: dict[str, _Put] = field(default_factory=dict)
     batch_bytes: int = 0
@@ -77,6 +88,8 @@ class DynamoDBSink(Sink):
         self._address = address
         self._pace = pace
         self._table = Table(address, pace=pace, rates=(setting.read_rate, setting.write_rate))
+        self._items = Items(self._table, setting)
+        self._notes = Notes(setting.scratch)
         self._slice = _Slice()
 
     def prepare(self, kinds: Sequence[str], create: bool) -> None:
@@ -93,10 +106,11 @@ class DynamoDBSink(Sink):
                 f"{table.words}: its keys are {shape_words(shape.key, shape.index)}, the layout {self.layout.id} needs "
                 f"{shape_words(self.layout.key, self.layout.index)}; choose another table or another --mapping"
             )
+        self._take_leftovers_away()
 
     def begin(self, slice_name: str) -> None:
         self._abandon()
-        self._slice = _Slice()
+        self._slice = _Slice(slice_name)
 
     def upsert(self, rows: Iterable[Row], existing: Existing) -> None:
         now = self._slice
@@ -106,13 +120,13 @@ class DynamoDBSink(Sink):
         puts = []
         for row in rows:
             try:
-                item = to_item(self.layout.write(row))
-                key = place_of(only(self.layout.key, item))
+                put = self._put(row)
+                key = place_of(only(self.layout.key, put.item))
                 name = identity_key(row.kind, self.layout.identity_of(row))
             except (RecordError, ValueError) as exc:
                 now.flushed.rejects.append(rejected(row, str(exc)))
             else:
-                puts.append((key, name, self._put(row, item)))
+                puts.append((key, name, put))
         # Neighbours in a sorted source would all go to one partition of the table: each batch takes rows from all over the page.
         puts.sort(key=lambda each: digest16(each[0].encode()))
         for key, name, put in puts:
@@ -134,11 +148,10 @@ class DynamoDBSink(Sink):
             while len(now.pending) >= PENDING:
                 self._collect()
             try:
-                item = to_item(self.layout.write(row))
+                put = self._put(row)
             except RecordError as exc:
                 now.flushed.rejects.append(rejected(row, str(exc)))
                 continue
-            put = self._put(row, item)
             now.pending.append(
                 self._table.pool.submit(self._guarded, now, partial(self._put_over, before=before), [put])
             )
@@ -149,10 +162,12 @@ class DynamoDBSink(Sink):
         item = self._get(now, only(self.layout.key, put.item))
         if item is None:
             return self._put_where_nothing_is(now, puts)
-        held = as_held(self.layout, put.row, item)
+        held = self._items.held(put.row, item)
         if is_as_it_was(before, held):
-            condition, names, values = _that_is(item)
+            condition, names, values = self._that_is(item)
             try:
+                self._note(now, item)
+                self._put_parts(now, put)
                 later = self._put_if(now, put, condition, names, values)
             except Refused as exc:
                 return Flushed(rejects=[_refused(put.row, exc)])
@@ -160,7 +175,7 @@ class DynamoDBSink(Sink):
                 return Flushed()
             if not later:
                 return self._put_where_nothing_is(now, puts)
-            held = as_held(self.layout, put.row, later)
+            held = self._items.held(put.row, later)
         return Flushed(held=[(put.row, held)])
 
     def remove(self, rows: Iterable[Row]) -> None:
@@ -177,10 +192,11 @@ class DynamoDBSink(Sink):
         key = only(self.layout.key, to_item(self.layout.write(row)))
         item = self._get(now, key)
         while item is not None:
-            held = as_held(self.layout, row, item)
+            held = self._items.held(row, item)
             if not is_as_it_was(row, held):
                 return Flushed(held=[(row, held)])
-            condition, names, values = _that_is(item)
+            condition, names, values = self._that_is(item)
+            self._note(now, item)
             try:
                 self._table.call(
                     "delete_item",
@@ -197,9 +213,11 @@ class DynamoDBSink(Sink):
             break
         return Flushed()
 
-    def _put(self, row: Row, item: Item) -> _Put:
-        size = item_size(item)
-        return _Put(row, item, size, write_units(item, size, self.layout.index))
+    def _put(self, row: Row) -> _Put:
+        """Raises RecordError if there is no item for it."""
+        packed = self._items.oversize.pack(row.kind, to_item(self.layout.write(row)))
+        size = item_size(packed.item)
+        return _Put(row, packed, size, write_units(packed.item, size, self.layout.index))
 
     def _add(self, key: str, put: _Put) -> None:
         now = self._slice
@@ -213,9 +231,13 @@ class DynamoDBSink(Sink):
             or now.batch_units + put.units > self._table.writes.burst
         ):
             self._send()
+        if put.packed.texts:  # alone: its parts come first
+            self._send()
         now.batch[key] = put
         now.batch_bytes += put.size
         now.batch_units += put.units
+        if put.packed.texts:
+            self._send()
 
     def _send(self) -> None:
         now = self._slice
@@ -232,6 +254,7 @@ class DynamoDBSink(Sink):
     def flush(self) -> Flushed:
         self._send()
         self._settle()
+        self._take_leftovers_away(self._slice.name)
         return self._slice.flushed
 
     def _settle(self) -> None:
@@ -268,7 +291,12 @@ class DynamoDBSink(Sink):
 
     def _put_batch(self, now: _Slice, puts: list[_Put]) -> Flushed:
         request = {self._table.name: [{"PutRequest": {"Item": put.item}} for put in puts]}
+        if self._items.oversize.is_used and now.existing is Existing.REPLACE:
+            for item in self._items.fetch([only(self.layout.key, put.item) for put in puts]):
+                self._note(now, item)
         try:
+            for put in puts:
+                self._put_parts(now, put)
             for _ in self._table.batches("batch_write_item", request, now.stop, sum(put.units for put in puts)):
                 pass
         except Refused as exc:
@@ -283,12 +311,15 @@ class DynamoDBSink(Sink):
         flushed = Flushed()
         for put in puts:
             try:
-                held = self._put_or_held(now, put)
+                held = self._get(now, only(self.layout.key, put.item)) if put.packed.texts else None
+                if held is None:
+                    self._put_parts(now, put)
+                    held = self._put_or_held(now, put)
             except Refused as exc:
                 flushed.rejects.append(_refused(put.row, exc))
             else:
                 if held is not None:
-                    flushed.held.append((put.row, as_held(self.layout, put.row, held)))
+                    flushed.held.append((put.row, self._items.held(put.row, held)))
         return flushed
 
     def _put_or_held(self, now: _Slice, put: _Put) -> Item | None:
@@ -320,6 +351,16 @@ class DynamoDBSink(Sink):
             return exc.item or self._get(now, only(self.layout.key, put.item)) or {}
         return None
 
+    def _that_is(self, item: Item) -> tuple[str, dict[str, str], Item]:
+        """The condition that this very item is there, with its names and values. Of a text in parts the digest tells."""
+        parts = self._items.oversize.parts_of(item)
+        names = {f"#{n}": name for n, name in enumerate(item)}
+        paths = {mark: f"{mark}.#sha256" if name in parts else mark for mark, name in names.items()}
+        values = {f":{m[1:]}": {"S": parts[n].sha256} if n in parts else item[n] for m, n in names.items()}
+        if parts:
+            names["#sha256"] = "sha256"
+        return " AND ".join(f"{path} = :{mark[1:]}" for mark, path in paths.items()), names, values
+
     def _get(self, now: _Slice, key: Item) -> Item | None:
         answer = self._table.call("get_item", now.stop, TableName=self._table.name, Key=key, ConsistentRead=True)
         held: Item | None = answer.get("Item")
@@ -327,6 +368,40 @@ class DynamoDBSink(Sink):
 
     def share(self, part: float) -> None:
         self._table.share(part)
+
+    # parts
+
+    def _put_parts(self, now: _Slice, put: _Put) -> None:
+        """Write what does not fit into the item, before the item that names it."""
+        if not put.packed.texts:
+            return
+        self._note(now, put.item)
+        parts = self._items.oversize.parts(put.packed)
+        at_once = max(1, int(min(BATCH_PARTS, self._table.writes.burst * 1024 / PART_BYTES)))
+        while batch := list(islice(parts, at_once)):
+            request = {self._table.name: [{"PutRequest": {"Item": part}} for part in batch]}
+            units = sum(write_units(part, item_size(part), None) for part in batch)
+            for _ in self._table.batches("batch_write_item", request, now.stop, units):
+                pass
+
+    def _note(self, now: _Slice, item: Item) -> None:
+        """The parts of an item may be left over, if this slice ends now: they are not there yet, or will not be needed any more."""
+        keys = self._items.keys_of_parts(item)
+        if keys:
+            self._notes.add(now.name, only(self.layout.key, item), keys)
+
+    def _take_leftovers_away(self, slice_name: str | None = None) -> None:
+        """Delete those parts that were noted and that their record does not have: of one slice, or of all that an earlier run has left."""
+        for head, keys in self._notes.of(slice_name):
+            item = next(self._items.fetch([head]), None)
+            kept = {place_of(key) for key in self._items.keys_of_parts(item)} if item is not None else set()
+            gone = [key for key in keys if place_of(key) not in kept]
+            for start in range(0, len(gone), BATCH_ITEMS):
+                some = gone[start : start + BATCH_ITEMS]
+                request = {self._table.name: [{"DeleteRequest": {"Key": key}} for key in some]}
+                for _ in self._table.batches("batch_write_item", request, self._slice.stop):
+                    pass
+        self._notes.drop(slice_name)
 
     def reader(self) -> Reader:
         reader = DynamoDBReader(self._address, self.setting, self._pace)
@@ -336,13 +411,6 @@ class DynamoDBSink(Sink):
     def close(self) -> None:
         self._abandon()
         self._table.close()
-
-
-def _that_is(item: Item) -> tuple[str, dict[str, str], Item]:
-    """The condition that this very item is there, with its names and values."""
-    names = {f"#{n}": name for n, name in enumerate(item)}
-    values = {f":{mark[1:]}": item[name] for mark, name in names.items()}
-    return " AND ".join(f"{mark} = :{mark[1:]}" for mark in names), names, values
 
 
 def _refused(row: Row, exc: Refused) -> Reject:

@@ -1,13 +1,12 @@
 """Reads one DynamoDB table: as a source, eventually consistent, and as a run looks at the place it would write to.
 
-Knows scans, segments, queries and what an item of the table is as a row. Leaves how a request gets through to `dynamodb_requests`, what a
-value becomes and what an item weighs to `dynamodb_values`. Knows nothing of fields, mappings, slices or checkpoints: `layout` makes
+Knows scans, segments and queries. Leaves how a request gets through to `dynamodb_requests`, what an item is as a row to `dynamodb_items`, what
+a value becomes and what an item weighs to `dynamodb_values`. Knows nothing of fields, mappings, slices or checkpoints: `layout` makes
 attributes of rows and rows of attributes.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Reader, Setting, Source, rejected
+from migrator.adapters.dynamodb_items import FETCH_KEYS, Items, only, place_of, read_item
 from migrator.adapters.dynamodb_requests import (
     NoSuchCall,
     NoTable,
@@ -24,7 +24,7 @@ from migrator.adapters.dynamodb_requests import (
     Refused,
     Table,
 )
-from migrator.adapters.dynamodb_values import Item, check_item, from_item, item_size, to_item, write_units
+from migrator.adapters.dynamodb_values import Item, check_item, from_item, to_item, write_units
 from migrator.errors import RecordError, StoreError, TransientStoreError
 from migrator.layout import Request
 from migrator.model import (
@@ -47,8 +47,6 @@ from migrator.model import (
 )
 from migrator.values import canonical, is_number
 
-FETCH_KEYS = 100
-
 _FEW = 100  # items that are enough to tell what a table holds, mostly
 _END = "end"  # the cursor behind the last page
 
@@ -63,6 +61,7 @@ class DynamoDBSource(Source):
     def __init__(self, address: Address, setting: Setting, pace: Pace | None = None) -> None:
         super().__init__(setting)
         self._table = Table(address, pace=pace, rates=(setting.read_rate, setting.write_rate))
+        self._items = Items(self._table, setting)
 
     def snapshot(self) -> Snapshot:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -84,10 +83,19 @@ class DynamoDBSource(Source):
     def pages(self, partition: Partition, after: Cursor) -> Iterator[Page]:
         if after == _END:
             return
+        last: Cursor = None
         for items, behind in self._scan(partition.spec, after, PAGE_ROWS):
-            page = Page([], behind or _END)
-            for item in items:
-                page.add(read_item(self.layout, item))
+            page, size = Page([], behind or _END), 0
+            for item, found, taken in self._items.read_all(items):
+                if size >= PAGE_BYTES:  # of what lies in parts there may be more than a page in 1 MB of items
+                    page.cursor = last
+                    yield page
+                    page, size = Page([], behind or _END), 0
+                page.add(found)
+                size += taken
+                if isinstance(found, Row) and (form := self._items.oversize.form_of(item)):
+                    page.forms[found.kind, form] += 1
+                last = only(self.layout.key, item)
             yield page
 
     def holds(self, kinds: Sequence[str]) -> Holdings:
@@ -95,7 +103,9 @@ class DynamoDBSource(Source):
         if described is None:
             return Holdings(False, "no table")
         words = f"~{described.get('ItemCount', 0):,} items"
-        for item in self._items():
+        for item in self._each():
+            if self._items.oversize.is_part(item):
+                continue  # its record tells, and without one nothing is there
             found = read_item(self.layout, item)
             if (FOREIGN if isinstance(found, Foreign) else found.kind) in (*kinds, UNKNOWN_KIND):
                 return Holdings(True, words)
@@ -181,7 +191,7 @@ class DynamoDBSource(Source):
             self.may_be_missing = False
         return described
 
-    def _items(self) -> Iterator[Item]:
+    def _each(self) -> Iterator[Item]:
         """The table's items one after the other. A few first: mostly they tell enough, and a page of up to 1 MB is not paid for."""
         whole = {"segment": 0, "of": 1}
         few, behind = next(self._scan(whole, None, _FEW), ([], None))
@@ -215,23 +225,22 @@ class DynamoDBSource(Source):
         yield from self._mates(mates)
 
     def _mates(self, keys: dict[str, Item]) -> Iterator[Row]:
-        found = (read_item(self.layout, item) for item in self._fetch_keys(list(keys.values())))
-        return (row for row in found if isinstance(row, Row))
+        for item in self._fetch_keys(list(keys.values())):
+            found = self._items.read(item)
+            if isinstance(found, Row):
+                yield found
 
     def _fetch_keys(self, keys: list[Item]) -> Iterator[Item]:
-        start = 0
-        while start < len(keys):
-            end = start + self._table.reads.fitting("batch_get_item", FETCH_KEYS)
-            request = {self._table.name: {"Keys": keys[start:end], "ConsistentRead": True}}
-            start = end
-            try:
-                for answer in self._table.batches("batch_get_item", request):
-                    self.may_be_missing = False
-                    yield from answer["Responses"].get(self._table.name, ())
-            except NoTable:
-                if self.may_be_missing:
-                    return
-                raise
+        try:
+            for item in self._items.fetch(keys):
+                self.may_be_missing = False
+                yield item
+        except NoTable:
+            if self.may_be_missing:
+                return
+            raise
+        if keys:
+            self.may_be_missing = False  # it was asked, and has answered
 
     def _answers(
         self, operation: str, start: Item | None = None, **request: Any
@@ -281,7 +290,7 @@ class DynamoDBReader(DynamoDBSource, Reader):
         try:
             fitted = self.layout.fit(row, self.setting.unknown_fields)
             item = self.layout.write(fitted)
-            check_item(to_item(item), self.layout.key, self.layout.index)
+            self._items.oversize.check(row.kind, self._items.oversize.pack(row.kind, to_item(item)))
             if self.setting.expired == "reject" and (left := self._left(row.kind, item)) is not None and left <= 0:
                 raise RecordError(
                     f"expired: the table deletes it by its {self._deletes_by}, which has passed (--expired write writes it all the same)"
@@ -323,15 +332,18 @@ class DynamoDBReader(DynamoDBSource, Reader):
     def takes(self, foreign: Foreign) -> bool:
         """As it is: into a table whose key attributes it has."""
         try:
-            check_item(to_item(foreign.held), self.layout.key, self.layout.index)
+            item = to_item(foreign.held)
+            check_item(item, self.layout.key, self.layout.index)
         except RecordError:
             return False
-        return True
+        return not self._items.oversize.is_part(item)
 
     def weigh(self, row: Row) -> Weight:
         item = to_item(self.layout.write(row))
-        size = item_size(item)
-        return Weight(size, float(write_units(item, size, self.layout.index)))
+        packed = self._items.oversize.pack(row.kind, item)
+        head, *parts = self._items.oversize.sizes(packed)
+        units = write_units(packed.item, head, self.layout.index) + sum(-(-size // 1024) for size in parts)
+        return Weight(head + sum(parts), float(units), packed.form)
 
     def apart(self, row: Row) -> bytes:
         origin = row.origin
@@ -363,7 +375,7 @@ class DynamoDBReader(DynamoDBSource, Reader):
         held: list[Row | None] = [None] * len(rows)
         for item in self._fetch_keys([key for key, _ in by_key.values()]):
             for number in by_key[place_of(only(self.layout.key, item))][1]:
-                held[number] = as_held(self.layout, rows[number], item)
+                held[number] = self._items.held(rows[number], item)
         # What has the identity itself, under whatever key, comes before what only sits at the row's own key.
         for found in self._table.pool.map(self._fetch_prefix, by_prefix.keys(), by_prefix.values()):
             for number, there in found.items():
@@ -382,7 +394,9 @@ class DynamoDBReader(DynamoDBSource, Reader):
         }
         for items, _ in self._answers("query", **query):
             for item in items:
-                found = read_item(self.layout, item)
+                found = self._items.read(item)
+                if found is None or self._items.oversize.is_part(item):
+                    continue
                 if isinstance(found, Row) and (name := self._name(found)) in same:
                     same[name][found.place] = found
                 if found.place in places:
@@ -399,47 +413,8 @@ class DynamoDBReader(DynamoDBSource, Reader):
             if others:
                 held[each.number] = others.pop(min(others))
             elif each.place in strangers:
-                held[each.number] = as_held(self.layout, each.row, strangers[each.place])
+                held[each.number] = self._items.held(each.row, strangers[each.place])
         return held
 
     def _name(self, row: Row) -> tuple[str, Identity]:
         return row.kind, self.layout.identity_of(row)
-
-
-# Items as rows -------------------------------------------------------------------------------------------------------
-
-
-def read_item(layout: Any, item: Item) -> Row | Foreign | Reject:
-    try:
-        held = from_item(item)
-    except ValueError:
-        return Reject(UNKNOWN_KIND, _place_of_any(layout, item), "holds a value that is none of DynamoDB's", {})
-    place = place_of(only(layout.key, item))
-    found: Row | Foreign | Reject = layout.read(held, place)
-    return found
-
-
-def _place_of_any(layout: Any, item: Any) -> str:
-    """The key of an item that is broken, as far as it has one."""
-    with suppress(ValueError, AttributeError, TypeError):
-        return place_of(only(layout.key, item))
-    return "an item without a key"
-
-
-def as_held(layout: Any, wanted: Row, item: Item) -> Row:
-    """What is held at a row's place, as a row, whatever it is: an item of no kind comes as the kind wanted, with all its attributes."""
-    found = read_item(layout, item)
-    return found if isinstance(found, Row) else Row(wanted.kind, found.held, None, found.place)
-
-
-def only(names: tuple[str, ...], held: dict[str, Any]) -> dict[str, Any]:
-    return {name: held[name] for name in names if name in held}
-
-
-def place_of(key: Item) -> str:
-    """A key as canonical JSON text, for people and for the order of duplicates."""
-    plain = {name: held for name, attribute in key.items() for held in attribute.values()}
-    try:
-        return canonical(plain).decode()
-    except ValueError:
-        return json.dumps(plain, sort_keys=True)  # a lone surrogate, which only emulators let in
