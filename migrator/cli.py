@@ -133,6 +133,7 @@ def migrate(source: str, sink: str, as_json: bool, quiet: bool, verbose: bool, *
     Example:  migrator migrate sqlite:///chat.db "dynamodb://chat?region=eu-west-1" --create
     Example:  migrator migrate chat.db "dynamodb://chat?region=eu-west-1" --write-rate 200 --read-rate 400
     Example:  migrator migrate live backup
+    Example:  migrator migrate sessions.json "dynamodb://sessions?region=eu-west-1" --create --oversize split
     """
     from migrator import commands
 

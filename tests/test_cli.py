@@ -62,6 +62,7 @@ DESIGNED = [
     "--unknown-fields",
     "--foreign",
     "--expired",
+    "--oversize",
     "--user",
     "--users",
     "--since",
@@ -107,6 +108,7 @@ def test_migrate_has_the_designed_options_with_their_defaults() -> None:
         "--on-duplicate": ("newest", "stop"),
         "--unknown-fields": ("keep", "drop"),
         "--expired": ("reject", "write"),
+        "--oversize": ("reject", "compress", "split"),
         "--proof": ("digest", "counts", "rows", "app", "none"),
     }
     assert "--create" in options and "--no-create" in {

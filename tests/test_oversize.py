@@ -629,21 +629,21 @@ def test_plan_dry_run_and_inspect_say_what_is_in_another_form(
         "--oversize",
         "split",
     ]
-    code, out, _ = run(capfd, "migrate", *given, "--dry-run", "--json")
-    assert code == 0
-    weights = json.loads(out)["estimate"]["kinds"][BLOB]
+    said = run(capfd, "migrate", *given, "--dry-run", "--json")
+    assert said.code == 0
+    weights = json.loads(said.out)["estimate"]["kinds"][BLOB]
     assert (weights["split"], weights["compressed"]) == (2, 0)
     assert weights["bytes"] > 2_400_000 and 2_400_000 / 1024 < weights["units"] < 2_420_000 / 1024
-    code, out, err = run(capfd, "migrate", *given, "--dry-run")
-    assert "2 session_blobs over 400 KB, split: no application reads such a record there" in out
-    told = " ".join((out + err).split())
+    said = run(capfd, "migrate", *given, "--dry-run")
+    told = " ".join((said.out + said.err).split())
+    assert "2 session_blobs over 400 KB, split: no application reads such a record there" in told
     assert "oversize over 400 KB in parts" in told and "readable now nothing; not session_blob" in told
-    assert run(capfd, "migrate", *given)[0] == 0
-    code, out, _ = run(capfd, "inspect", local_table.address)
-    assert code == 0 and "2 session_blob in parts: too large for one item" in " ".join(out.split())
-    assert "no table can hold it" not in out
-    code, out, _ = run(capfd, "inspect", local_table.address, "--json")
-    assert json.loads(out)["kinds"][BLOB]["forms"] == {"split": 2}
+    assert run(capfd, "migrate", *given).code == 0
+    said = run(capfd, "inspect", local_table.address)
+    assert said.code == 0 and "2 session_blob in parts: too large for one item" in " ".join(said.out.split())
+    assert "no table can hold it" not in said.out
+    said = run(capfd, "inspect", local_table.address, "--json")
+    assert json.loads(said.out)["kinds"][BLOB]["forms"] == {"split": 2}
 
 
 def test_where_nothing_could_be_stored_so_the_option_is_refused(tmp_path: Path, move: Move) -> None:
