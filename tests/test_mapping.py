@@ -189,6 +189,10 @@ def asking(asked: str = "", request: str = 'query = ["{channel}", "MESSAGE#"]') 
     ]
 
 
+def opaque(field: str) -> tuple[str, str]:
+    return 'extra = ["TTL"]', f'extra = ["TTL"]\nopaque = ["{field}"]'
+
+
 IN_TABLE, IN_MESSAGE, IN_NOTE = "[layouts.table]: ", "[layouts.table.message]: ", "[layouts.table.note]: "
 
 WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
@@ -343,6 +347,13 @@ WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
     ("index a number", asking(request="index = 5"), IN_REQUEST + "index: a template is wanted"),
     ("numbers of no field", asking(request='numbers = ["starz"]'), IN_REQUEST + 'numbers: no field "starz"'),
     ("index of a database", [*asking(), (SQL_NOTE, f'[layouts.sqlite.message.request]\nindex = "{{channel}}"\n{SQL_NOTE}')], "[layouts.sqlite.message.request]: index: only a keyed store"),
+    # what may be compressed or split
+    ("opaque what is asked by", [*asking(), opaque("channel")], IN_MESSAGE + "opaque: the application reads channel of a message"),
+    ("opaque identity", [opaque("sent_at")], IN_MESSAGE + "opaque: sent_at tells which record it is"),
+    ("opaque time", [opaque("edited_at")], IN_MESSAGE + "opaque: edited_at tells which record it is, or its time"),
+    ("opaque key", [('["USER#{channel}", "{sent_at}"]', '["USER#{channel}", "{body}"]'), opaque("body")], IN_MESSAGE + "opaque: body is in a key or has two places"),
+    ("opaque object", [opaque("tags")], IN_MESSAGE + "opaque: tags must be text, or json stored as text"),
+    ("opaque and unknown", [opaque("bodies")], IN_MESSAGE + 'opaque: no field "bodies"'),
     # two kinds
     ("one collection", [('collection = "notes"', 'collection = "chat_messages"')], "[layouts.sqlite]: message and note share the collection chat_messages"),
     ("one key", [('"NOTE#{id}"', '"MESSAGE#{id}"')], IN_TABLE + "message and note could fall on one key"),
