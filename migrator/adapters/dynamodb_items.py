@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb_oversize import PART, PART_BYTES, Oversize
+from migrator.adapters.dynamodb_oversize import PART, PART_BYTES, Oversize, Packed
 from migrator.adapters.dynamodb_requests import Table
-from migrator.adapters.dynamodb_values import Item, from_item, item_size
+from migrator.adapters.dynamodb_values import Item, from_item, item_size, to_item, write_units
 from migrator.errors import RecordError
 from migrator.layout import Layout
 from migrator.model import UNKNOWN_KIND, Foreign, Record, Reject, Row
@@ -26,12 +26,26 @@ _PARTS = 16  # parts in a request: an answer holds 16 MB
 _LOOKS = 3  # a record that changes more often than that while its parts are read is given up
 
 
+class Stored(NamedTuple):
+    """A row as a table stores it: the item with what was taken out of it, its bytes, and the units that it takes to write it."""
+
+    packed: Packed
+    size: int
+    units: int
+
+
 class Items:
     """The items of a table under a layout. Safe to use from several threads."""
 
     def __init__(self, table: Table, setting: Setting) -> None:
         self.table, self.layout = table, setting.layout
         self.oversize = Oversize(setting.layout, setting.oversize, setting.record_bytes)
+
+    def stored(self, row: Row) -> Stored:
+        """Raises RecordError if there is no item for it, or none that a table takes."""
+        packed = self.oversize.pack(row.kind, to_item(self.layout.write(row)))
+        size = self.oversize.check(row.kind, packed)
+        return Stored(packed, size, write_units(packed.item, size, self.layout.index))
 
     def fetch(self, keys: list[Item], each: float | None = None) -> Iterator[Item]:
         """What lies under these keys, consistently read, in any order. Raises NoTable where there is none.

@@ -99,12 +99,12 @@ class Oversize:
         head = {"parts": {"N": str(count)}, "bytes": {"N": str(len(text))}, "sha256": {"S": sha256}}
         return replace(packed, item={**packed.item, name: {"M": head}}, texts={**packed.texts, sha256: text})
 
-    def check(self, kind: str, packed: Packed) -> None:
-        """Raises RecordError, with the option that would help, if an item is over a limit, or its key is that of a part."""
+    def check(self, kind: str, packed: Packed) -> int:
+        """The item's bytes. Raises RecordError, with the option that would help, if an item is over a limit, or its key is that of a part."""
         if self.is_part(packed.item):
             raise RecordError(f'its key holds "{PART_MARK}", by which parts of records are told')
         try:
-            check_item(packed.item, self.layout.key, self.layout.index)
+            return check_item(packed.item, self.layout.key, self.layout.index)
         except RecordError as exc:
             spec = self.layout.kinds.get(kind)
             if spec is None or item_size(packed.item) <= ITEM_BYTES:

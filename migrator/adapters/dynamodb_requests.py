@@ -408,6 +408,7 @@ def _client(address: Address) -> tuple[Any, Any]:
         max_pool_connections=THREADS + 1,
         parameter_validation=False,
         tcp_keepalive=True,
+        user_agent="migrator",  # else it is put together anew for each request
     )
     try:
         own = botocore.session.Session(profile=options.get("profile"))

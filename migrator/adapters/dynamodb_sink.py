@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from migrator.adapters.base import Flushed, Reader, Setting, Sink, is_as_it_was, rejected
 from migrator.adapters.dynamodb_items import Items, only, place_of
@@ -32,6 +32,7 @@ from migrator.adapters.dynamodb_requests import (
 )
 from migrator.adapters.dynamodb_source import DynamoDBReader
 from migrator.adapters.dynamodb_values import Item, item_size, to_item, write_units
+from migrator.adapters.dynamodb_wire import Puts
 from migrator.errors import ConfigError, RecordError, StoreError, TransientStoreError
 from migrator.model import (
     Address,
@@ -50,8 +51,7 @@ TRAITS = Traits(parallel=True)
 PENDING = 2 * THREADS  # batches that are sent or wait for a thread
 
 
-@dataclass(slots=True)
-class _Put:
+class _Put(NamedTuple):
     row: Row
     packed: Packed
     size: int
@@ -68,12 +68,12 @@ class _Slice:
 
     name: str = ""
     existing: Existing = Existing.EMPTY
-    batch: dict[str, _Put] = field(default_factory=dict)
+    batch: dict[tuple[str, ...], _Put] = field(default_factory=dict)
     batch_bytes: int = 0
     batch_units: int = 0
     pending: deque[Future[Flushed]] = field(default_factory=deque)
     flushed: Flushed = field(default_factory=Flushed)
-    keys: dict[str, bytes] = field(default_factory=dict)
+    keys: dict[tuple[str, ...], bytes] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
 
@@ -121,14 +121,14 @@ class DynamoDBSink(Sink):
         for row in rows:
             try:
                 put = self._put(row)
-                key = place_of(only(self.layout.key, put.item))
+                key = tuple([put.item[name]["S"] for name in self.layout.key])
                 name = identity_key(row.kind, self.layout.identity_of(row))
             except (RecordError, ValueError) as exc:
                 now.flushed.rejects.append(rejected(row, str(exc)))
             else:
                 puts.append((key, name, put))
         # Neighbours in a sorted source would all go to one partition of the table: each batch takes rows from all over the page.
-        puts.sort(key=lambda each: digest16(each[0].encode()))
+        puts.sort(key=lambda each: digest16("#".join(each[0]).encode()))
         for key, name, put in puts:
             if key not in now.keys:
                 now.keys[key] = name
@@ -215,11 +215,9 @@ class DynamoDBSink(Sink):
 
     def _put(self, row: Row) -> _Put:
         """Raises RecordError if there is no item for it."""
-        packed = self._items.oversize.pack(row.kind, to_item(self.layout.write(row)))
-        size = item_size(packed.item)
-        return _Put(row, packed, size, write_units(packed.item, size, self.layout.index))
+        return _Put(row, *(row.encoded or self._items.stored(row)))
 
-    def _add(self, key: str, put: _Put) -> None:
+    def _add(self, key: tuple[str, ...], put: _Put) -> None:
         now = self._slice
         earlier = now.batch.pop(key, None)
         if earlier is not None:
@@ -290,7 +288,7 @@ class DynamoDBSink(Sink):
             raise
 
     def _put_batch(self, now: _Slice, puts: list[_Put]) -> Flushed:
-        request = {self._table.name: [{"PutRequest": {"Item": put.item}} for put in puts]}
+        request = {self._table.name: Puts({"PutRequest": {"Item": put.item}} for put in puts)}
         if self._items.oversize.is_used and now.existing is Existing.REPLACE:
             for item in self._items.fetch([only(self.layout.key, put.item) for put in puts]):
                 self._note(now, item)

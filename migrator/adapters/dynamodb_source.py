@@ -289,14 +289,14 @@ class DynamoDBReader(DynamoDBSource, Reader):
     def fit(self, row: Row) -> Row | Reject:
         try:
             fitted = self.layout.fit(row, self.setting.unknown_fields)
-            item = self.layout.write(fitted)
-            self._items.oversize.check(row.kind, self._items.oversize.pack(row.kind, to_item(item)))
-            if self.setting.expired == "reject" and (left := self._left(row.kind, item)) is not None and left <= 0:
+            stored = self._items.stored(fitted)
+            if self.setting.expired == "reject" and (left := self.remaining(fitted)) is not None and left <= 0:
                 raise RecordError(
                     f"expired: the table deletes it by its {self._deletes_by}, which has passed (--expired write writes it all the same)"
                 )
         except RecordError as exc:
             return rejected(row, str(exc))
+        fitted.encoded = None if stored.packed.texts else stored
         return fitted
 
     def remaining(self, row: Row) -> float | None:

@@ -211,8 +211,8 @@ def write_units(item: Item, size: int, index: tuple[str, ...] | None) -> int:
     return -(-size // 1024) * (2 if is_indexed else 1)
 
 
-def check_item(item: Item, key: tuple[str, ...], index: tuple[str, ...] | None) -> None:
-    """Raises RecordError if an item is over a limit or its keys are none."""
+def check_item(item: Item, key: tuple[str, ...], index: tuple[str, ...] | None) -> int:
+    """The item's bytes. Raises RecordError if they are over the limit or its keys are none."""
     limits = HASH_BYTES, RANGE_BYTES
     for name, limit in (*zip(key, limits), *zip((index or ())[1:], limits)):
         attribute = item.get(name)
@@ -231,3 +231,4 @@ def check_item(item: Item, key: tuple[str, ...], index: tuple[str, ...] | None) 
         raise RecordError(
             f"its item takes {size:,} bytes, DynamoDB allows {ITEM_BYTES:,} (most of it in {shortened(largest)})"
         )
+    return size

@@ -1,4 +1,4 @@
-"""Items as bytes on their way through boto3: what it would make of dicts, and dicts of, is made and read here, several times as fast.
+"""Items on their way through boto3: the JSON that it would make of them, and the JSON that it would parse, are made and read here, several times as fast.
 
 A batch's body is put into boto3's own request, and the items of an answer are taken out before it parses them, by its events
 (`provide-client-params` and `before-call`, which are documented, and `before-parse`, which is not). Credentials, endpoints, signatures and
@@ -8,43 +8,22 @@ what is an error stay boto3's. Where an event does not come any more, boto3 make
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
-
-from migrator.adapters.dynamodb_values import Item
 
 _READING = ("Scan", "Query", "BatchGetItem")
 _BODY = "body of migrator"  # our name in the context of a request
 
 
-class Puts(Sequence[dict[str, Any]]):
-    """Put requests of a batch, as the JSON texts of their items; as dicts only where boto3 itself must make the body."""
+class Puts(list[dict[str, Any]]):
+    """Put requests of a batch, `{"PutRequest": {"Item": …}}`; `is_sent` once they have gone into a body that was made here."""
 
-    def __init__(self, texts: Sequence[bytes]) -> None:
-        self.texts = texts
-        self.is_sent = False
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, number: Any) -> Any:
-        return {"PutRequest": {"Item": from_text(self.texts[number])}}
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[number] for number in range(len(self)))
-
-    def body(self, table: str, capacity: str | None = None) -> bytes:
-        """The whole request; `capacity` is its ReturnConsumedCapacity, if it has one."""
-        name = orjson.dumps(table)
-        told = b',"ReturnConsumedCapacity":' + orjson.dumps(capacity) if capacity else b""
-        puts = b'}},{"PutRequest":{"Item":'.join(self.texts)
-        return b"".join((b'{"RequestItems":{', name, b':[{"PutRequest":{"Item":', puts, b"}}]}", told, b"}"))
+    is_sent = False
 
 
 class Wire:
-    """One client of boto3's, that takes batches as bytes and gives the items of its answers as they are in the answer's JSON."""
+    """One client of boto3's, that sends batches as we write them and gives the items of its answers as they are in the answer's JSON."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -84,7 +63,7 @@ class Wire:
     def _give(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
         if _BODY in context:
             table, puts, capacity = context[_BODY]
-            params["body"] = puts.body(table, capacity)
+            params["body"] = _body(table, puts, capacity)
             puts.is_sent = True
 
     def _read(
@@ -117,17 +96,12 @@ class NoAnswer(Exception):
     """What came is none of DynamoDB's; botocore would take it for an answer without content: a write that was acknowledged."""
 
 
-def to_text(item: Item) -> bytes:
-    """An item as JSON text, bytes in base64. TypeError for text that is not Unicode."""
-    return orjson.dumps(item, default=_base64)
-
-
-def from_text(text: bytes) -> Item:
-    """And back."""
-    item: Item = orjson.loads(text)
-    if b'"B' in text:
-        item = _with_bytes(item)
-    return item
+def _body(table: str, puts: Puts, capacity: str | None) -> bytes:
+    """The whole request; `capacity` is its ReturnConsumedCapacity, if it has one."""
+    request: dict[str, Any] = {"RequestItems": {table: list(puts)}}
+    if capacity:
+        request["ReturnConsumedCapacity"] = capacity
+    return orjson.dumps(request, default=_base64)
 
 
 def _base64(value: Any) -> str:
