@@ -10,6 +10,7 @@ import functools
 import importlib
 import itertools
 import json
+import os
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -254,11 +255,17 @@ class DynamoStore(Store):
 
 
 TABLES = {
-    "moto": ("user_id/SK", "session_id/SK+GSI1", "PK/SK+GSI1"),
+    "moto": ("PK/SK+GSI1",),
     "dynamodb_local": ("user_id/SK", "session_id/SK+GSI1", "PK/SK"),
-    "dynalite": ("user_id/SK", "session_id/timestamp"),
+    "dynalite": ("session_id/timestamp",),
 }
-"""Which shapes are claimed on which server: each shape somewhere, the two that a form of its own has everywhere."""
+"""Which shapes are claimed on which server: each shape somewhere, and in the long profile the two that have a form of their own on each."""
+
+if os.environ.get("MIGRATOR_LONG") == "1":
+    TABLES |= {
+        "moto": ("user_id/SK", "session_id/SK+GSI1", *TABLES["moto"]),
+        "dynalite": ("user_id/SK", *TABLES["dynalite"]),
+    }
 
 FILES = {
     "jsonl": JsonStore,

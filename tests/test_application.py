@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import sqlite3
 import uuid
@@ -21,13 +22,19 @@ from stores import DATA
 from test_pairs import count_in, rows_in, unchanged, written
 
 SAMPLE = DATA / "chat.db"
+ONLY_LONG = pytest.mark.skipif(os.environ.get("MIGRATOR_LONG") != "1", reason="long profile: scripts/test --long")
 WIDE_OPEN = 36_500  # days
 
 Answers = dict[tuple[Any, ...], Any]
 
 
 @pytest.fixture(
-    scope="module", params=["moto user_id/SK", "dynamodb_local user_id/SK", "dynamodb_local session_id/SK+GSI1"]
+    scope="module",
+    params=[
+        pytest.param("moto user_id/SK", marks=ONLY_LONG),
+        "dynamodb_local user_id/SK",
+        "dynamodb_local session_id/SK+GSI1",
+    ],
 )
 def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
     """The sample in a table of our making: its name, endpoint and shape."""

@@ -192,7 +192,7 @@ def _dynamodb(
 
 
 @pytest.mark.timeout(3600 if LONG else 300)
-@pytest.mark.parametrize(("sort", "seeds"), [(_memory, 10), (_sqlite, 4), (_dynamodb, 4)])
+@pytest.mark.parametrize(("sort", "seeds"), [(_memory, 10), (_sqlite, 2), (_dynamodb, 3)])
 def test_no_newer_record_is_overwritten_and_every_older_one_is(
     sort: Any,
     seeds: int,

@@ -75,9 +75,11 @@ class Table:
         self.client.close()
 
 
-@pytest.fixture
-def table(dynamodb_endpoint: str) -> Iterator[Table]:
-    table = Table(dynamodb_endpoint)
+@pytest.fixture(
+    params=["dynamodb_local", "dynalite", pytest.param("moto", marks=LONG)]
+)  # moto takes its time for 400 KB
+def table(request: pytest.FixtureRequest) -> Iterator[Table]:
+    table = Table(request.getfixturevalue(f"{request.param}_endpoint"))
     yield table
     table.drop()
 

@@ -48,11 +48,17 @@ from migrator.values import canonical, from_json, to_json, to_plain_json
 SIX, BLOBS = "luminoracore-v1.1", "luminoracore-v1.0"
 MAPPINGS = {name: load_mapping(name) for name in (SIX, BLOBS)}
 FORMS = {
-    SIX: ["memory", "chat.jsonl", "chat.json", "chat.db", "moto session_id/SK+GSI1", "dynamodb_local user_id/SK"],
+    SIX: ["memory", "chat.jsonl", "chat.json", "chat.db", "dynamodb_local session_id/SK+GSI1"],
     BLOBS: ["memory", "chat.json", "chat.db", "dynamodb_local session_id"],
 }
 if LONG:
-    FORMS[SIX] += ["chat.jsonl.gz", "chat.jsonl.zst", "moto user_id/SK", "dynamodb_local PK/SK+GSI1"]
+    FORMS[SIX] += [
+        "chat.jsonl.gz",
+        "chat.jsonl.zst",
+        "moto user_id/SK",
+        "dynamodb_local user_id/SK",
+        "dynamodb_local PK/SK+GSI1",
+    ]
     FORMS[BLOBS] += ["chat.jsonl", "chat.json.gz", "moto session_id"]
 BATCH = 150
 
