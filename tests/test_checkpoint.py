@@ -34,17 +34,21 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
 
 
 @pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The inodes of what was made durable, in order."""
-    inodes: list[int] = []
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What was made durable, in order: inode and size at that moment."""
+    noted: list[tuple[int, int]] = []
     fsync = os.fsync
 
     def noting(descriptor: int) -> None:
-        inodes.append(os.fstat(descriptor).st_ino)
+        noted.append(identity(os.fstat(descriptor)))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noting)
-    return inodes
+    return noted
+
+
+def identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_ino, found.st_size
 
 
 def mode(path: Path) -> int:
@@ -136,6 +140,17 @@ def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_none(state: State) ->
         state.load()
 
 
+def test_a_checkpoint_of_another_job_or_version_is_refused(state: State) -> None:
+    state.save(Checkpoint("b" * 16, {}, "now"))
+    with pytest.raises(ConfigError, match=r"is of another job \(bbbbbbbbbbbbbbbb\).*--restart"):
+        state.load()
+    state.save(full_checkpoint())
+    text = state.checkpoint_file.read_bytes()
+    write_whole(state.checkpoint_file, text.replace(b'"format":1', b'"format":99'))
+    with pytest.raises(ConfigError, match=r"another version of migrator \(format 99\).*--restart"):
+        state.load()
+
+
 def test_what_cannot_be_written_stays_as_it_was_and_names_the_next_step(state: State) -> None:
     state.checkpoint_file.mkdir()
     (state.checkpoint_file / "within").touch()
@@ -166,7 +181,7 @@ def test_the_folder_of_all_jobs_is_the_one_given_then_that_of_the_environment_th
 
 
 def test_the_folder_is_its_owners_alone(tmp_path: Path) -> None:
-    state = State(tmp_path / "far" / "away", JOB)
+    state = State(tmp_path / "so" / "far" / "away", JOB)
     umask = os.umask(0)
     try:
         for _ in range(2):
@@ -190,6 +205,8 @@ def test_what_a_run_needed_while_it_lasted_is_dropped_and_the_rest_stays(state: 
     state.duplicates.write_text("index")
     state.save(full_checkpoint())
     for _ in range(2):
+        state.empty_scratch()
+        state.scratch.rmdir()
         state.empty_scratch()
         assert list(state.scratch.iterdir()) == []
     assert (state.duplicates.exists(), state.load()) == (False, full_checkpoint())
@@ -239,11 +256,13 @@ def test_locks_are_their_owners_alone(state: State) -> None:
     try:
         state.lock("/data/chat.db")
         worker = state.hold_worker_lock()
+        assert state.is_locked()
     finally:
         os.umask(umask)
     users = Path(platformdirs.user_state_dir("migrator")) / "locks"
     found = [*(state.path / "locks").iterdir(), *users.iterdir()]
     assert (len(found), {mode(path) for path in found}, mode(users)) == (3, {0o600}, 0o700)
+    assert [re.fullmatch(r"[0-9a-f]{16}\.lock", path.name) is not None for path in users.iterdir()] == [True]
     worker.release()
 
 
@@ -330,6 +349,7 @@ def test_where_no_folder_for_locks_of_files_can_be_made_the_job_runs_without(sta
 
 
 def test_a_repeated_slice_replaces_what_it_said(state: State) -> None:
+    state.note("rejects", "0000-000002", [])
     state.note("rejects", "0000-000001", [{"n": 1}, {"n": 2}])
     state.note("rejects", "0000-000001", [{"n": 3}])
     state.note("rejects", "0000-000000", [{"n": 0}])
@@ -343,12 +363,12 @@ def test_a_repeated_slice_replaces_what_it_said(state: State) -> None:
     assert state.join_notes("rejects") is None
 
 
-def test_joined_notes_are_on_the_disk_before_they_have_their_name(state: State, synced: list[int]) -> None:
+def test_joined_notes_are_on_the_disk_before_they_have_their_name(state: State, synced: list[tuple[int, int]]) -> None:
     state.note("rejects", "0000-000000", [{"n": 0}])
     synced.clear()
     path = state.join_notes("rejects")
     assert path is not None
-    assert path.stat().st_ino in synced
+    assert identity(path.stat()) in synced
     assert [each.name for each in state.path.glob("rejects*")].count("rejects.jsonl.tmp") == 0
 
 
@@ -410,7 +430,7 @@ def test_a_report_is_whole_and_its_owners_alone(state: State) -> None:
 
 @pytest.mark.parametrize("what", ["replaced", "deleted"])
 def test_what_goes_is_kept_behind_what_went_before_and_on_the_disk_at_once(
-    what: str, state: State, synced: list[int]
+    what: str, state: State, synced: list[tuple[int, int]]
 ) -> None:
     append, drop_repeats = getattr(state, f"append_{what}"), getattr(state, f"drop_repeats_of_{what}")
     path = state.path / f"{what}.jsonl"
@@ -420,7 +440,7 @@ def test_what_goes_is_kept_behind_what_went_before_and_on_the_disk_at_once(
         append([{"n": 2}, {"n": 1}])
     finally:
         os.umask(umask)
-    assert (mode(path), synced) == (0o600, [path.stat().st_ino])
+    assert (mode(path), synced) == (0o600, [identity(path.stat())])
     append([{"n": 1}, {"n": 3}])
     assert path.read_bytes() == b'{"n":2}\n{"n":1}\n{"n":1}\n{"n":3}\n'
     with path.open("ab") as file:
@@ -428,7 +448,7 @@ def test_what_goes_is_kept_behind_what_went_before_and_on_the_disk_at_once(
     synced.clear()
     assert drop_repeats() == path
     assert path.read_bytes() == b'{"n":2}\n{"n":1}\n{"n":3}\n'
-    assert (mode(path), synced) == (0o600, [path.stat().st_ino])
+    assert (mode(path), synced) == (0o600, [identity(path.stat())])
     assert list(state.scratch.iterdir()) == []
     assert list(state.path.glob("*.tmp")) == []
 
