@@ -487,6 +487,19 @@ def test_refuse_gives_what_is_held_and_writes_nothing_there(keyed_store: Store) 
     assert held_by(keyed_store) == keyed_store.values(there + coming[len(there) :])
 
 
+def test_what_was_not_written_is_told_once(keyed_store: Store) -> None:
+    """Whoever swaps then, and flushes again, hears of that alone."""
+    there, here = record_of("fact", 1), record_of("fact", 1, value="another")
+    keyed_store.write([there])
+    sink = keyed_store.prepared("again")
+    sink.begin("0000-000000")
+    sink.upsert([here, record_of("fact", 2)], Existing.REFUSE)
+    ((_, held),) = sink.flush().held
+    sink.swap([(here, held)])
+    assert (sink.flush().held, sink.flush().held) == ([], [])
+    assert keyed_store.values(rows_of(keyed_store.reader())) == keyed_store.values([here, record_of("fact", 2)])
+
+
 def test_refuse_twice_writes_once(keyed_store: Store) -> None:
     rows = records(2)
     assert keyed_store.write(rows, Existing.REFUSE).held == []

@@ -229,7 +229,7 @@ class Reader(Source):
 
 @dataclass(slots=True)
 class Flushed:
-    """What became of the rows since `begin`: those in neither list are stored.
+    """What became of the rows since `begin`, or since the last `flush` of the slice: those in neither list are stored.
 
     held: rows that were not written, each with what the sink holds in their place. rejects: rows that the store refused one by one.
     """
@@ -288,7 +288,7 @@ class Sink(ABC):
 
     @abstractmethod
     def flush(self) -> Flushed:
-        """Wait until all rows since `begin` are durable, and say which were not written."""
+        """Wait until all rows since `begin` are durable, and say which were not written: each once, however often it is called."""
 
     @abstractmethod
     def reader(self) -> Reader:

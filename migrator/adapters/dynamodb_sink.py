@@ -252,8 +252,10 @@ class DynamoDBSink(Sink):
     def flush(self) -> Flushed:
         self._send()
         self._settle()
-        self._take_leftovers_away(self._slice.name)
-        return self._slice.flushed
+        now = self._slice
+        self._take_leftovers_away(now.name)
+        flushed, now.flushed = now.flushed, Flushed()
+        return flushed
 
     def _settle(self) -> None:
         while self._slice.pending:

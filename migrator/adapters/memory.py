@@ -194,7 +194,8 @@ class MemorySink(Sink):
                     self.flushed.held.append((row, deepcopy(now)))
 
     def flush(self) -> Flushed:
-        return self.flushed
+        flushed, self.flushed = self.flushed, Flushed()
+        return flushed
 
     def reader(self) -> Reader:
         return MemoryReader(self.setting, self.held)
