@@ -26,6 +26,7 @@ from migrator.adapters import memory
 from migrator.adapters.base import Flushed
 from migrator.checkpoint import Checkpoint, Progress, State
 from migrator.choice import Choice, User
+from migrator.duplicates import Duplicates
 from migrator.engine import (
     Crew,
     Job,
@@ -203,15 +204,22 @@ def test_rejects_losers_and_foreign_items_are_left_in_notes_and_counted(
 ) -> None:
     bench.fill([fact(1)])
     foreign = [Foreign(f"f{n}") for n in range(15)]
+    loser, winner = (Row("fact", fact(1).record, place=place) for place in ("loser", "winner"))
+    Duplicates.build(bench.state.duplicates, [loser, winner], bench.job.kind_map, lambda row: b"")
+    monkeypatch.setattr(
+        memory.MemoryReader, "remaining", lambda self, row: 5.0 if row.record["key"] == "boss_1" else None
+    )
     given = [
-        Page([fact(1)], 1, [Reject("fact", "r1", "broken")], [*foreign, Foreign("g", ghost=True)]),
+        Page([loser, winner], 1, [Reject("fact", "r1", "broken")], [*foreign, Foreign("g", ghost=True)]),
         Page([fact(2)], 2, [Reject("fact", "r2", "broken")], [*foreign, Foreign("meant-1"), Foreign("meant-2")]),
         Page([fact(3)], 3),
     ]
     monkeypatch.setattr(memory.MemorySource, "pages", lambda self, partition, after: iter(given))
     bench.other(setting={"foreign": ("meant-*",)})
     result = bench.slice()
-    assert (tally(result).read, tally(result).rejected, result.rejected, result.read) == (4, 2, 2, 4)
+    assert tally(result) == Tally(read=5, written=2, duplicates=1, rejected=2)
+    assert (result.rejected, result.read, result.due) == (2, 5, 1)
+    assert [each["place"] for each in bench.notes("duplicates")] == ["loser"]
     assert [each["place"] for each in bench.notes("rejects")] == ["r1", "r2"]
     assert (result.foreign, result.ghosts, result.accepted) == (30, 1, 2)
     assert result.foreign_seen == [each.place for each in [*foreign, *foreign]][:20]
@@ -253,6 +261,33 @@ def test_a_slice_done_again_counts_its_own_as_written_and_what_differs_as_differ
     }
 
 
+@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("dry", [False, True])
+@pytest.mark.parametrize("was_empty", [False, True])
+@pytest.mark.parametrize("existing", list(Existing))
+def test_what_is_there_is_looked_up_unless_the_sink_tells_it_by_itself(
+    existing: Existing, was_empty: bool, dry: bool, careful: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a sink that was not empty a record may lie under another key; so may what an earlier try left."""
+    bench.fill([fact(1)])
+    bench.other(existing=existing, sink_was_empty=was_empty, dry=dry)
+    looked, asked = list[Any](), list[Existing]()
+    monkeypatch.setattr(memory.MemoryReader, "fetch", lambda self, rows: looked.append(rows) or [None] * len(rows))
+    monkeypatch.setattr(memory.MemorySink, "upsert", lambda self, rows, existing: asked.append(existing))
+    bench.slice(careful=careful)
+    by_itself = existing in (Existing.KEEP, Existing.NEWER) and was_empty and not dry
+    plain = existing is Existing.EMPTY and not careful
+    assert bool(looked) == (not by_itself and not plain)
+    assert asked == ([] if dry else [Existing.EMPTY if plain else Existing.REFUSE])
+
+
+def test_a_slice_holds_no_more_records_than_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    bench.fill([fact(n) for n in range(engine.SLICE_ROWS + 1)])
+    result = bench.slice()
+    assert (result.read, result.done) == (engine.SLICE_ROWS, False)
+
+
 def test_a_part_of_a_file_replaces_what_the_same_slice_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.fill([fact(1)], [fact(1, value="older")])
     monkeypatch.setattr(type(memory.ADAPTER), "traits", replace(memory.ADAPTER.traits, whole=True))
@@ -284,10 +319,9 @@ def test_what_becomes_of_a_record_that_is_there(
     assert tally(result) == Tally(read=3, **tallied)
     assert sorted(bench.values()) == values
     replaced = bench.state.replaced_file
-    kept = (
-        [json.loads(line)["record"]["value"] for line in replaced.read_text().splitlines()] if replaced.exists() else []
-    )
-    assert kept == (["other"] if tallied["written"] == 2 else [])
+    assert replaced.exists() == (tallied["written"] == 2)
+    kept = replaced.read_text().splitlines() if replaced.exists() else []
+    assert [json.loads(line)["record"]["value"] for line in kept] == ["other"] * replaced.exists()
     assert len(bench.notes("differing")) == tallied.get("differing", 0)
 
 
@@ -590,7 +624,7 @@ class Hand(Executor):
         self.together = max(self.together, len(self.flying))
         return future
 
-    def wait(self, futures: Any, timeout: float | None = None, return_when: str = "ALL") -> tuple[set[Any], set[Any]]:
+    def wait(self, futures: Any, timeout: float | None = None, return_when: str = "ALL") -> tuple[list[Any], set[Any]]:
         done = [future for future in self.flying if future in set(futures)][: self.most]
         for future in done:
             call, *given = self.flying.pop(future)
@@ -598,7 +632,7 @@ class Hand(Executor):
                 future.set_result(call(*given))
             except BaseException as exc:
                 future.set_exception(exc)
-        return set(done), set(futures) - set(done)
+        return done, set(futures) - set(done)
 
 
 class Run:
@@ -690,10 +724,15 @@ def test_no_more_records_are_read_than_the_limit(run: Run) -> None:
     assert (checkpoint.tallies["fact"].read, len(run.bench.sink.rows)) == (7, 7)
     assert [call[6] for call in run.hand.calls] == [7, 3]
     assert all(each.done for each in checkpoint.progress)
+    run.bench.other(limit=5)
+    checkpoint = run.bench.checkpoint(run.bench.partition)
+    assert run.copy(checkpoint)
+    assert checkpoint.tallies["fact"].read == 5
+    run.hand.calls.clear()
     run.bench.other(limit=8)
     checkpoint = run.bench.checkpoint(*halves(run.bench))
     assert run.copy(checkpoint)
-    assert [call[6] for call in run.hand.calls[2:]] == [8, 4]
+    assert [call[6] for call in run.hand.calls] == [8, 4]
 
 
 def test_rejects_stop_it_behind_the_slices_that_were_under_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -721,24 +760,49 @@ def test_rejects_in_the_last_slice_have_nothing_left_to_stop(run: Run) -> None:
     assert run.copy(run.bench.checkpoint(run.bench.partition), stop_on_reject=True)
 
 
-def test_a_failure_is_told_when_the_slices_under_way_are_saved(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize("second", ["fails", "dies", "succeeds"])
+@pytest.mark.parametrize("first", [StoreError("the first"), ValueError("the first")])
+def test_the_first_failure_is_told_when_the_slices_under_way_are_saved(
+    first: Exception, second: str, together: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.fill([fact(n) for n in range(20)])
-    run = Run(bench, monkeypatch, workers=2)
+    run = Run(bench, monkeypatch, workers=2, most=together)
     begin = memory.MemorySink.begin
 
     def failing_first(self: memory.MemorySink, name: str) -> None:
         if name == "0000-000001":
-            raise StoreError("the first")
-        if name == "0001-000001":
-            raise ValueError("the second")
+            raise first
+        if name == "0001-000001" and second != "succeeds":
+            raise StoreError("the second") if second == "fails" else BrokenProcessPool("the second")
         begin(self, name)
 
     monkeypatch.setattr(memory.MemorySink, "begin", failing_first)
     checkpoint = bench.checkpoint(*halves(bench))
-    with pytest.raises(StoreError, match=r"^the first$"):
+    with pytest.raises(type(first), match=r"^the first$"):
         run.copy(checkpoint)
-    assert [each.slices for each in checkpoint.progress] == [1, 1]
+    assert [each.slices for each in checkpoint.progress] == [1, 2 if second == "succeeds" else 1]
     assert (bench.state.load(), len(run.hand.calls)) == (checkpoint, 4)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_worker_that_died_takes_nothing_with_it_that_was_copied(
+    together: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.fill([fact(n) for n in range(20)])
+    run = Run(bench, monkeypatch, workers=2, most=together)
+    begin = memory.MemorySink.begin
+
+    def dying(self: memory.MemorySink, name: str) -> None:
+        if name == "0000-000000":
+            raise BrokenProcessPool("gone")
+        begin(self, name)
+
+    monkeypatch.setattr(memory.MemorySink, "begin", dying)
+    checkpoint = bench.checkpoint(*halves(bench))
+    with pytest.raises(StoreError, match="a worker process died"):
+        run.copy(checkpoint)
+    assert [each.slices for each in checkpoint.progress] == [0, 1]
 
 
 def test_a_worker_that_died_asks_to_run_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -873,7 +937,8 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     def listen() -> None:
         before = signal.getsignal(signal.SIGTERM)
         with Stop().listening() as stop:
-            heard.append((stop.signal_number, signal.getsignal(signal.SIGTERM) is before))
+            is_left = signal.getsignal(signal.SIGTERM) is before
+        heard.append((stop.signal_number, is_left))
 
     thread = threading.Thread(target=listen)
     thread.start()
@@ -912,6 +977,7 @@ def test_closing_a_crew_waits_for_its_workers_and_drops_what_has_not_begun(bench
     assert begun.wait(30)
     threading.Timer(0.2, go_on.set).start()
     crew.close()
+    assert first.done()
     assert first.result() is True
     assert second.cancelled()
 
