@@ -1,13 +1,16 @@
 """The state folder: what is saved comes back, what is damaged is refused, locks exclude, and all of it is its owner's alone."""
 
+import hashlib
 import json
 import os
 import re
+import sqlite3
 import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,11 @@ import pytest
 from filelock import FileLock
 
 from migrator import checkpoint as checkpoints
+from migrator.adapters.base import PARTS_FOLDER
 from migrator.checkpoint import NOTES, Checkpoint, Progress, State, fingerprint, jobs, state_root, write_whole
 from migrator.errors import ConfigError, LockedError, StoreError
 from migrator.model import Origin, Partition, Reject, Row, Snapshot, Tally
+from migrator.values import to_json
 
 JOB = "a" * 16
 
@@ -159,6 +164,49 @@ def test_what_cannot_be_written_stays_as_it_was_and_names_the_next_step(state: S
     assert [path.name for path in state.path.glob("checkpoint*")] == ["checkpoint.json"]
 
 
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        (("foreign",), "2"),
+        (("foreign",), 2.0),
+        (("foreign",), {}),
+        (("foreign",), True),
+        (("unheard_of",), 1),
+        (("outcome",), 1),
+        (("ids",), ["a", 1]),
+        (("ids",), {"a": 1}),
+        (("tallies",), ["fact"]),
+        (("tallies", "fact"), 1),
+        (("tallies", "fact", "read"), "2"),
+        (("snapshot", "words"), None),
+        (("progress", 0, "partition"), {}),
+        (("progress", 0, "slices"), None),
+    ],
+)
+def test_a_checkpoint_that_says_something_else_is_refused(path: tuple[Any, ...], wrong: Any, state: State) -> None:
+    plain: Any = full_checkpoint().to_plain()
+    inner = plain
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = wrong
+    with pytest.raises(ValueError, match="no "):
+        Checkpoint.from_plain(plain)
+    body = to_json(plain)
+    head = to_json({"format": 1, "sha256": hashlib.sha256(body).hexdigest()})
+    write_whole(state.checkpoint_file, head + b"\n" + body + b"\n")
+    with pytest.raises(ConfigError, match=r"says what this version does not.*--restart"):
+        state.load()
+
+
+def test_a_checkpoint_of_before_a_field_was_added_is_read() -> None:
+    plain = full_checkpoint().to_plain()
+    del plain["retyped"]
+    assert Checkpoint.from_plain(plain) == replace(full_checkpoint(), retyped={})
+    del plain["started"]
+    with pytest.raises(ValueError, match="no "):
+        Checkpoint.from_plain(plain)
+
+
 def test_a_job_is_named_by_what_it_is_whatever_the_order() -> None:
     name = fingerprint({"source": "a", "sink": "b"})
     assert re.fullmatch("[0-9a-f]{16}", name)
@@ -210,6 +258,60 @@ def test_what_a_run_needed_while_it_lasted_is_dropped_and_the_rest_stays(state: 
         state.empty_scratch()
         assert list(state.scratch.iterdir()) == []
     assert (state.duplicates.exists(), state.load()) == (False, full_checkpoint())
+
+
+def test_what_a_sink_still_has_to_take_away_stays(state: State) -> None:
+    parts = state.scratch / PARTS_FOLDER
+    for _ in range(2):
+        parts.mkdir(exist_ok=True)
+        state.empty_scratch()
+        assert not parts.exists()
+    parts.mkdir()
+    (parts / "0000-000000").write_text("noted")
+    (state.scratch / "snapshot.db").write_text("copy")
+    state.empty_scratch()
+    assert [path.relative_to(state.scratch).as_posix() for path in state.scratch.rglob("*")] == [
+        PARTS_FOLDER,
+        f"{PARTS_FOLDER}/0000-000000",
+    ]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda state: state.clear(),
+        lambda state: state.note("rejects", "s", []),
+        lambda state: state.join_notes("rejects"),
+        lambda state: state.heaviest(1, 1),
+        lambda state: state.drop_repeats_of_replaced(),
+        lambda state: state.put_by(state.replaced_file, "kept/x.jsonl"),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_the_next_step(act: Callable[[State], Any], state: State) -> None:
+    state.note("rejects", "other", [{"n": 1}])
+    state.append_replaced([{"n": 1}])
+    for path in (
+        state.checkpoint_file,
+        state.path / "rejects" / "s.jsonl",
+        state.path / "rejects.jsonl.tmp",
+        state.scratch / "users.sqlite",
+        state.scratch / "replaced.sqlite",
+    ):
+        path.mkdir()
+    with pytest.raises(StoreError, match=r"cannot be written: .*--state"):
+        act(state)
+
+
+def test_a_database_that_the_disk_will_not_have_is_told_with_the_next_step(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.append_replaced([{"n": 1}])
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *_, **__: (_ for _ in ()).throw(sqlite3.OperationalError("disk is full"))
+    )
+    for act in (lambda: state.heaviest(1, 1), state.drop_repeats_of_replaced):
+        with pytest.raises(StoreError, match=r"cannot be written: disk is full\. .*--state"):
+            act()
 
 
 # Locks -----------------------------------------------------------------------------------------------------------------

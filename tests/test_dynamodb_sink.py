@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from migrator.adapters.dynamodb_sink import BATCH_ITEMS, PENDING, DynamoDBSink
 from migrator.adapters.dynamodb_values import item_size, to_item
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.mapping_file import load_mapping
-from migrator.model import Existing, Origin, Row
+from migrator.model import Existing, Origin, Row, Traits
 from test_dynamodb import KINDS, NEW, Stub, VirtualTime, at, episode, fact, keyed, put_rows, refusal
 
 
@@ -31,6 +32,8 @@ class Conditions(Stub):
         super().__init__()
         self.tells = True
         """Whether it says, with a condition that does not hold, what is there."""
+        self.slow = ""
+        """A word in a request that makes it come late, behind those that were sent after it."""
 
     def _refused(self, request: dict[str, Any], held: Any) -> Any:
         condition = request.get("ConditionExpression", "")
@@ -76,6 +79,8 @@ def table() -> Iterator[Conditions]:
     stub = Conditions()
 
     def answer(operation: str, body: bytes, headers: Any) -> tuple[int, bytes]:
+        if stub.slow and stub.slow in body.decode():
+            time.sleep(0.3)
         status, told = stub.answer(operation, json.loads(body))
         return status, json.dumps(told).encode()
 
@@ -209,6 +214,13 @@ def test_a_row_may_come_a_second_time_after_what_was_there_has_changed(table: Co
     assert (sink.flush().held, table.values()) == ([], ["again", "v"])
 
 
+def test_what_was_written_in_the_same_slice_is_put_over_behind_it(table: Conditions, sink: DynamoDBSink) -> None:
+    table.slow = "first"
+    sink.upsert([fact("k", "first")], Existing.EMPTY)
+    assert swapped(sink, (fact("k", "second"), fact("k", "first"))) == []
+    assert table.values() == ["second"]
+
+
 # Deleting what was compared --------------------------------------------------------------------------------------------
 
 
@@ -245,6 +257,7 @@ def test_what_goes_between_reading_and_deleting_has_gone(table: Conditions, sink
 
 
 def test_what_was_written_in_the_same_slice_is_deleted_behind_it(table: Conditions, sink: DynamoDBSink) -> None:
+    table.slow = "PutRequest"
     sink.upsert([OURS], Existing.EMPTY)
     assert removed(sink, OURS) == []
     assert table.items == {}
@@ -373,7 +386,7 @@ def test_a_batch_is_sent_under_the_words_it_came_with(table: Conditions, sink: D
 
 def test_the_last_of_one_identity_is_what_stays_whatever_was_sent(table: Conditions, sink: DynamoDBSink) -> None:
     """The first is on its way, slowly, when the second comes: they do not overtake each other."""
-    table.before = lambda operation, request: threading.Event().wait(0.3) and None if "first" in str(request) else None
+    table.slow = "first"
     sink.upsert([fact("k", "first"), *(fact(n) for n in range(24))], Existing.EMPTY)
     sink.upsert([fact("another")], Existing.EMPTY)
     sink.upsert([fact("k", "second")], Existing.EMPTY)
@@ -462,6 +475,21 @@ def test_a_slice_that_failed_takes_nothing_more_until_it_is_begun_again(table: C
     sink.begin("0000")
     sink.upsert([fact("k")], Existing.EMPTY)
     assert (sink.flush().rejects, len(table.items)) == ([], 1)
+
+
+def test_nothing_is_under_way_any_more_when_an_error_is_told(
+    table: Conditions, sink: DynamoDBSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dynamodb_sink, "BATCH_ITEMS", 1)
+    table.slow = "late"
+    table.before = lambda operation, request: refusal("AccessDeniedException") if "fatal" in str(request) else None
+    for value in ("fatal", "late", "last"):
+        sink.upsert([fact(value, value)], Existing.EMPTY)
+    with pytest.raises(StoreError, match="dynamodb:BatchWriteItem"):
+        sink.flush()
+    held = table.values()
+    time.sleep(0.5)
+    assert table.values() == held
 
 
 def test_a_sink_that_was_closed_says_to_begin_again(table: Conditions, sink: DynamoDBSink) -> None:
@@ -555,6 +583,10 @@ def test_the_rates_of_a_sink_are_those_of_its_setting(table: Conditions, tmp_pat
     assert sink._table.writes.burst < other._table.writes.burst
     sink.close()
     other.close()
+
+
+def test_a_table_takes_many_writers_at_once() -> None:
+    assert DynamoDBSink.traits == Traits(parallel=True, whole=False, in_process=False)
 
 
 def test_an_origin_of_the_row_is_its_key(table: Conditions, sink: DynamoDBSink) -> None:

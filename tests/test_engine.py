@@ -41,9 +41,9 @@ from migrator.engine import (
     remember,
     slice_name,
 )
-from migrator.errors import Interrupted, StoreError, TransientStoreError
+from migrator.errors import AccountError, Interrupted, StoreError, TransientStoreError
 from migrator.model import Address, Existing, Foreign, Origin, Page, Partition, Reject, Row, Tally, Weight
-from migrator.pair import Digest
+from migrator.pair import Digest, Pair
 from stores import MAPPING, record_of
 
 LAYOUT = MAPPING.layout_for("memory", None)
@@ -358,11 +358,11 @@ def test_a_dry_run_looks_up_what_is_there_also_in_what_was_empty(existing: Exist
 
 def test_a_dry_run_weighs_what_would_be_written(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.fill([fact(1), fact(6), fact(2), record_of("mood", 1)], [fact(2)])
-    sizes = {"boss_1": 100, "boss_6": 300, None: 0}
+    sizes, forms = {"boss_1": 100, "boss_6": 300, None: 0}, {100: "compressed", 300: "split"}
     monkeypatch.setattr(
         memory.MemoryReader,
         "weigh",
-        lambda self, row: Weight(size := sizes[row.record.get("key")], size / 100),
+        lambda self, row: Weight(size := sizes[row.record.get("key")], size / 100, forms.get(size, "plain")),
         raising=False,
     )
     monkeypatch.setattr("migrator.pair.Pair.is_retyped", lambda self, row: row.record.get("key") == "boss_6")
@@ -371,7 +371,7 @@ def test_a_dry_run_weighs_what_would_be_written(bench: Bench, monkeypatch: pytes
     )
     result = bench.slice()
     assert result.weights == {
-        "fact": Weights(400, 4.0, 300, "fact user_id=ana1 category=work key=boss_6"),
+        "fact": Weights(400, 4.0, 300, "fact user_id=ana1 category=work key=boss_6", 1, 1),
         "mood": Weights(),
     }
     assert result.retyped == {"fact": 1, "mood": 0}
@@ -384,9 +384,9 @@ def test_a_dry_run_weighs_what_would_be_written(bench: Bench, monkeypatch: pytes
 def test_weights_add_up_and_the_largest_record_is_named() -> None:
     total = Weights()
     for number, size in enumerate((5, 9, 9, 2)):
-        total.add(Weights(size, 0.5, size, f"record {number}"))
-    assert total == Weights(25, 2.0, 9, "record 1")
-    assert vars(Weights()) == {"bytes": 0, "units": 0.0, "largest": 0, "largest_identity": ""}
+        total.add(Weights(size, 0.5, size, f"record {number}", 1, 2))
+    assert total == Weights(25, 2.0, 9, "record 1", 4, 8)
+    assert list(vars(Weights()).values()) == [0, 0.0, 0, "", 0, 0]
 
 
 # What the sink refuses -------------------------------------------------------------------------------------------------
@@ -464,6 +464,39 @@ def test_what_never_holds_still_makes_the_slice_be_done_again_and_fail(
     with pytest.raises(StoreError, match="change faster than they can be replaced"):
         bench.slice()
     assert sink.flushes == 5 * 10
+
+
+def test_a_slice_that_cannot_account_for_what_came_is_a_bug_and_says_which(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.fill([fact(1), fact(2), fact(3)])
+    expected = Pair.expected
+    with monkeypatch.context() as patch:
+        patch.setattr(Pair, "expected", lambda self, page: expected(self, replace(page, rows=page.rows[:1])))
+        with pytest.raises(AccountError, match="slice 0000-000000: 3 records came, and 2 were counted as read"):
+            bench.slice()
+    with monkeypatch.context() as patch:
+        patch.setattr(Pair, "expected", lambda self, page: counted_twice(expected(self, page)))
+        with pytest.raises(AccountError, match="slice 0000-000000 does not close: fact"):
+            bench.slice()
+    for lost in ("_unsend", "_unnote"):
+        with monkeypatch.context() as patch:
+            Refusing(patch, [lambda sink: Flushed(rejects=[Reject("fact", "7", "too large", fact(2).record)])])
+            patch.setattr(engine._Slice, lost, lambda *_: None)
+            with pytest.raises(AccountError, match="slice 0000-000000 does not close: fact"):
+                bench.slice()
+    assert bench.notes("rejects") == []
+
+
+def counted_twice(expected: Any) -> Any:
+    expected.tally("fact").rejected += 1
+    return expected
+
+
+def test_a_kind_of_which_nothing_travels_is_accounted_for(bench: Bench) -> None:
+    bench.fill([fact(1)])
+    bench.source.refuse(Reject("mood", "1", "broken"))
+    assert tally(bench.slice(), "mood") == Tally(read=1, rejected=1)
 
 
 def test_a_record_keeps_the_derived_key_that_it_has_in_the_sink() -> None:
@@ -782,6 +815,7 @@ def test_the_first_failure_is_told_when_the_slices_under_way_are_saved(
     with pytest.raises(type(first), match=r"^the first$"):
         run.copy(checkpoint)
     assert [each.slices for each in checkpoint.progress] == [1, 2 if second == "succeeds" else 1]
+    assert checkpoint.tallies["fact"].written == 4 * sum(each.slices for each in checkpoint.progress)
     assert (bench.state.load(), len(run.hand.calls)) == (checkpoint, 4)
 
 
@@ -850,7 +884,7 @@ def test_the_checkpoint_adds_up_what_slices_did() -> None:
         result = SliceResult(1, number, f"cursor {number}", number == 1)
         result.tallies = {"fact": Tally(read=3, written=3), "mood": Tally(read=1, kept=1)}
         result.digests = {"fact": Digest(3, {7: 2**128 - 1})}
-        result.weights = {"fact": Weights(10, 1.5, 8 + number, f"record {number}")}
+        result.weights = {"fact": Weights(10, 1.5, 8 + number, f"record {number}", 1, 2)}
         result.foreign, result.ghosts, result.accepted, result.due = 1, 2, 3, 4
         result.retyped = {"fact": 5}
         result.foreign_seen = [f"{number}-{n}" for n in range(12)]
@@ -860,7 +894,7 @@ def test_the_checkpoint_adds_up_what_slices_did() -> None:
     assert checkpoint.progress[0] == Progress(ALL)
     assert checkpoint.tallies == {"fact": Tally(read=6, written=6), "mood": Tally(read=2, kept=2)}
     assert Digest.from_plain(checkpoint.digests["fact"]) == Digest(6, {7: 2**128 - 2})
-    assert checkpoint.weights == {"fact": {"bytes": 20, "units": 3.0, "largest": 9, "largest_identity": "record 1"}}
+    assert checkpoint.weights == {"fact": vars(Weights(20, 3.0, 9, "record 1", 2, 4))}
     assert (checkpoint.foreign, checkpoint.ghosts, checkpoint.accepted, checkpoint.due) == (2, 4, 6, 8)
     assert checkpoint.retyped == {"fact": 10}
     assert checkpoint.foreign_seen == [f"0-{n}" for n in range(12)] + [f"1-{n}" for n in range(8)]
@@ -1001,6 +1035,13 @@ def test_a_worker_process_holds_a_lock_ignores_ctrl_c_and_ends_with_the_coordina
         lock.release()
     finally:
         crew.close()
+
+
+def test_a_worker_process_ends_when_its_crew_is_closed(bench: Bench) -> None:
+    crew = Crew(2, True, bench.state)
+    worker = psutil.Process(crew.executor.submit(os.getpid).result(timeout=120))
+    crew.close()
+    assert not worker.is_running()
 
 
 def test_a_worker_process_ends_at_sigterm(bench: Bench) -> None:

@@ -334,9 +334,8 @@ def asked(source: str, sink: str, options: Options = APP) -> tuple[migrator.Repo
     report = migrator.verify(source, sink, options)
     found = report.application
     assert found is not None
-    assert [json.dumps(each) for each in lines_of(found["file"])].sort() == [
-        json.dumps(each) for each in found["differences"]
-    ].sort()
+    named = [json.dumps(each) for each in lines_of(found["file"])]
+    assert sorted(named) == sorted(json.dumps(each) for each in found["differences"])
     return report, [
         (each["what"], each["kind"], each.get("fields", [])) for each in found["differences"] if not each["known"]
     ]

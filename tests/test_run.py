@@ -19,6 +19,7 @@ import proxy
 from migrator import Options, commands, engine
 from migrator.adapters import memory
 from migrator.adapters.base import Flushed
+from migrator.checkpoint import Checkpoint
 from migrator.engine import _Slice
 from migrator.errors import AccountError
 from migrator.mapping_file import load_mapping

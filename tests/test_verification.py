@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ import migrator
 from migrator import Options, commands
 from migrator.adapters import memory
 from migrator.mapping_file import load_mapping
-from migrator.model import Reject
+from migrator.model import Reject, Traits
 from migrator.run import Silent
+from migrator.verification import command_words
 from stores import DATA
 from test_run import episode, fact, fill, lines_of
 
@@ -340,6 +342,12 @@ def test_the_command_that_mends_can_be_typed(tmp_path: Path) -> None:
     )
 
 
+def test_the_command_that_mends_says_how_large_records_are_stored() -> None:
+    side = SimpleNamespace(traits=Traits(), address=SimpleNamespace(text="x"))
+    plan: Any = SimpleNamespace(source=side, sink=side, options=Options(oversize="split"))
+    assert command_words("verify", plan) == "migrator verify x x --oversize split"
+
+
 def test_a_comparison_leaves_neither_files_open_nor_anything_beside_its_report(
     names: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -460,3 +468,17 @@ def test_what_the_application_cannot_be_given_is_left_behind_in_files(copy: Path
     report = migrator.verify(source, copy, Options(proof="app"))
     assert (report.outcome, report.rejected, report.kinds["fact"].tally.rejected) == ("rejects", 1, 1)
     assert [line["kind"] for line in lines_of(report.rejects_file)] == ["fact"]
+
+
+def test_what_is_everybodys_is_asked_for_with_everybody_and_not_with_one(copy: Path, tmp_path: Path) -> None:
+    """LuminoraCore keeps what is everybody's under the user "global"."""
+    with closing(sqlite3.connect(copy)) as db:
+        (user,) = db.execute(f"SELECT user_id FROM facts WHERE id = {A_FACT}").fetchone()
+    change(copy, f"UPDATE facts SET user_id = 'global', key = 'likes_{user}' WHERE id = {A_FACT}")
+    asked = []
+    for name, one in (("all.db", None), ("one.db", user)):
+        report = migrator.migrate(copy, tmp_path / name, Options(proof="app", user=one))
+        assert (report.outcome, report.application is not None) == ("done", True)
+        asked.append({each["user"] for each in (report.application or {})["people"]})
+    assert {"global", user} < asked[0]
+    assert asked[1] == {user}
