@@ -305,7 +305,7 @@ def test_killed_before_any_write_and_resumed_it_ends_as_if_it_had_not_been(
             assert table.items() == clean
         finally:
             table.drop()
-    assert step > 6
+    assert step > 5  # three parts, their head, and what lies beside it, in one batch or two
 
 
 # By hand ---------------------------------------------------------------------------------------------------------------
