@@ -75,9 +75,7 @@ class Table:
         self.client.close()
 
 
-@pytest.fixture(
-    params=["dynamodb_local", "dynalite", pytest.param("moto", marks=LONG)]
-)  # moto takes its time for 400 KB
+@pytest.fixture(params=["dynamodb_local", pytest.param("dynalite", marks=LONG), pytest.param("moto", marks=LONG)])
 def table(request: pytest.FixtureRequest) -> Iterator[Table]:
     table = Table(request.getfixturevalue(f"{request.param}_endpoint"))
     yield table
@@ -264,7 +262,9 @@ def killed_at(step: int, source: Path, address: str, states: Path, *more: str) -
     return done.returncode != 0
 
 
-@pytest.mark.parametrize("before", ["nothing", "other parts", "small"])
+@pytest.mark.parametrize(
+    "before", [pytest.param("nothing", marks=LONG), "other parts", pytest.param("small", marks=LONG)]
+)
 def test_killed_before_any_write_and_resumed_it_ends_as_if_it_had_not_been(
     before: str, dynamodb_local_endpoint: str, tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ from stores import DATA, KINDS, DynamoStore, Store
 SAMPLE = DATA / "chat.db"
 TABLES = ("affinity", "facts", "episodes", "moods", "memories", "sessions")
 
-FORMS = ["memory", "file.jsonl", "file.json", "file.db", "moto user_id/SK"]
+FORMS = ["memory", "file.jsonl", "file.json", "file.db", "dynamodb_local user_id/SK"]
 OTHERS = [name for name in stores.NAMES if name not in FORMS]
 # Compression, the shape of a table and the server it is on do not meet each other: each goes with a file and with a table.
 PAIRS = [
@@ -36,7 +36,7 @@ PAIRS = [
     *(
         (first, second)
         for first, second in product(OTHERS, OTHERS)
-        if first.startswith("moto") and second.startswith("moto")
+        if first.startswith("dynamodb_local") and second.startswith("dynamodb_local")
     ),
 ]
 
