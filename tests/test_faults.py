@@ -22,11 +22,11 @@ from botocore.config import Config
 
 import faulty
 from faulty import SCRIPTS, Fault
+from kills import account, make_chat
 from migrator import cli, engine
 from migrator.adapters import base, dynamodb_requests, dynamodb_source, sql_dialect, sql_source
 from migrator.adapters.dynamodb_requests import Denied, Expired, Pace, Taken
 from migrator.errors import Interrupted, MigratorError
-from test_kill import KILLED, counts, make_chat
 
 LONG = os.environ.get("MIGRATOR_LONG") == "1"
 FAULTY = Path(faulty.__file__)
@@ -240,7 +240,7 @@ def survives(place: Place, way: Way, script: list[Fault], clean: Ended, expected
     assert again.code == 0, again.error
     assert (again.report["outcome"], again.report["proven"]) == ("done", "digest")
     assert closes(again.report)
-    assert counts(json.dumps(again.report)) == counts(json.dumps(clean.report))
+    assert account(again.report, apart=False) == account(clean.report, apart=False)
     assert way.look(place) == expected
     return ended
 
@@ -375,11 +375,20 @@ def test_an_error_of_a_worker_process_arrives_as_it_was(error: MigratorError) ->
     assert (str(again), vars(again)) == (str(error), vars(error))
 
 
+def on_processes(args: list[str]) -> list[str]:
+    """A command line that has small pages, and worker processes for any size."""
+    return [
+        sys.executable,
+        str(Path(__file__).parent / "killed.py"),
+        json.dumps({"args": args, "seen": os.devnull, "processes": True}),
+    ]
+
+
 def test_credentials_that_expire_under_worker_processes_are_named(place: Callable[[str], Place]) -> None:
     at = place("expired")
     at.between.follow([replace(SCRIPTS["expired"][0], on=("BatchWriteItem",), after=2)])
     args = ["migrate", str(at.chat), at.address, "--create", "--workers", "2"]
-    command = [sys.executable, str(KILLED), "0", "one", *args]
+    command = on_processes(args)
     environment = os.environ | {"MIGRATOR_STATE": str(at.folder / "state")}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 1, ended.stderr
@@ -469,7 +478,7 @@ def test_under_a_minute_of_total_throttling_it_makes_few_requests_and_loses_noth
     way.make(at)
     on = ("BatchWriteItem",) if way_name == WRITING[0] else ("Scan",)
     at.between.follow([replace(SCRIPTS["throttled-for-a-minute"][0], on=on, after=3)])
-    command = [sys.executable, str(KILLED), "0", "one", *way.command(at)[:-1], "4", "--json"]
+    command = on_processes([*way.command(at)[:-1], "4", "--json"])
     environment = os.environ | {"MIGRATOR_STATE": str(at.folder / "state")}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert ended.returncode == 0, ended.stderr
