@@ -17,6 +17,7 @@ import pytest
 import endpoint
 from migrator.adapters import dynamodb_sink
 from migrator.adapters.base import Setting
+from migrator.adapters.dynamodb_requests import Pace
 from migrator.adapters.dynamodb_sink import BATCH_ITEMS, PENDING, DynamoDBSink
 from migrator.adapters.dynamodb_values import item_size, to_item
 from migrator.errors import ConfigError, StoreError, TransientStoreError
@@ -34,6 +35,8 @@ class Conditions(Stub):
         """Whether it says, with a condition that does not hold, what is there."""
         self.slow = ""
         """A word in a request that makes it come late, behind those that were sent after it."""
+        self.hasty = ""
+        """A word in a request that is answered when a slow one is under way, not before."""
 
     def _refused(self, request: dict[str, Any], held: Any) -> Any:
         condition = request.get("ConditionExpression", "")
@@ -76,11 +79,14 @@ class Conditions(Stub):
 
 @pytest.fixture
 def table() -> Iterator[Conditions]:
-    stub = Conditions()
+    stub, is_under_way = Conditions(), threading.Event()
 
     def answer(operation: str, body: bytes, headers: Any) -> tuple[int, bytes]:
         if stub.slow and stub.slow in body.decode():
+            is_under_way.set()
             time.sleep(0.3)
+        if stub.hasty and stub.hasty in body.decode():
+            is_under_way.wait(30)
         status, told = stub.answer(operation, json.loads(body))
         return status, json.dumps(told).encode()
 
@@ -482,14 +488,36 @@ def test_nothing_is_under_way_any_more_when_an_error_is_told(
 ) -> None:
     monkeypatch.setattr(dynamodb_sink, "BATCH_ITEMS", 1)
     table.slow = "late"
+    table.hasty = "fatal"
     table.before = lambda operation, request: refusal("AccessDeniedException") if "fatal" in str(request) else None
-    for value in ("fatal", "late", "last"):
+    for value in ("fatal", "late"):
         sink.upsert([fact(value, value)], Existing.EMPTY)
     with pytest.raises(StoreError, match="dynamodb:BatchWriteItem"):
         sink.flush()
-    held = table.values()
-    time.sleep(0.5)
-    assert table.values() == held
+    assert table.values() == ["late"]
+
+
+def test_the_first_error_is_told_whoever_is_heard_first(
+    table: Conditions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for better times when another fails for good ends too, and has nothing to say."""
+    monkeypatch.setattr(dynamodb_sink, "BATCH_ITEMS", 1)
+    sink = DynamoDBSink(at(table.endpoint), Setting(NEW, KINDS, tmp_path), Pace(jitter=lambda: 1.0))
+    throttled = threading.Event()
+
+    def answer(operation: str, request: dict[str, Any]) -> Any:
+        if "fatal" not in str(request):
+            throttled.set()
+            return refusal("ThrottlingException")
+        return refusal("AccessDeniedException" if throttled.is_set() else "InternalServerError")
+
+    table.before = answer
+    sink.begin("0000")
+    for value in ("waits", "fatal"):
+        sink.upsert([fact(value, value)], Existing.EMPTY)
+    with pytest.raises(StoreError, match="dynamodb:BatchWriteItem"):
+        sink.flush()
+    sink.close()
 
 
 def test_a_sink_that_was_closed_says_to_begin_again(table: Conditions, sink: DynamoDBSink) -> None:
