@@ -34,6 +34,7 @@ With `landed` true, an error, cut, silence and garbage come after the request wa
 
 import argparse
 import json
+import signal
 import sys
 import threading
 import time
@@ -309,6 +310,7 @@ def main() -> None:
         faults = read(given.script)
     except ValueError as exc:
         parser.error(str(exc))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background deaf to it
     with before(given.upstream, faults, given.port) as between:
         between.script.on_fault = lambda fault, operation: print(f"{fault.what}: {operation}", file=sys.stderr)
         print(between.endpoint, flush=True)
