@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -469,14 +470,15 @@ def test_what_could_not_travel_is_no_surprise(local: Tables, tmp_path: Path) -> 
 def test_what_an_index_does_not_say_yet_is_asked_for_once_more(local: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     """H48: an index is eventually consistent, and LuminoraCore looks for episodes there."""
     name = local.new()
-    real, late, slept = DynamoDBSource._ask, {"calls": 2}, []
+    real, late, slept, lock = DynamoDBSource._ask, {"calls": 2}, [], threading.Lock()
 
     def lagging(self: DynamoDBSource, request: Any, by: Any) -> Found:
         found = real(self, request, by)
-        if found.is_late and found.items and late["calls"]:
+        with lock:  # several threads ask
+            if not (found.is_late and found.items and late["calls"]):
+                return found
             late["calls"] -= 1
             return Found([], is_late=True)
-        return found
 
     monkeypatch.setattr(DynamoDBSource, "_ask", lagging)
     monkeypatch.setattr("migrator.application.time.sleep", slept.append)
