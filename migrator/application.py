@@ -23,8 +23,9 @@ from migrator.adapters.base import Source
 from migrator.choice import User, zone_of
 from migrator.errors import RecordError
 from migrator.files import private
-from migrator.layout import KindLayout, Place, Request, decode
+from migrator.kind_layout import KindLayout, Request
 from migrator.model import Asked, Found, Identity, Kind, Record, Reject, Row, identity_words
+from migrator.places import Place, decode
 from migrator.values import Value, canonical, digest16, from_json, is_number, to_json
 
 TOGETHER = 16

@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from migrator.layout import Key, Layout, Place, Template
+from migrator.keys import Key, Template
+from migrator.layout import Layout
 from migrator.model import Shape
+from migrator.places import Place
 
 ANY = "*"
 """Among the names that a layout accepts: every other name too, where the table's own items tell that the layout fits."""

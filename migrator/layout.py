@@ -2,278 +2,36 @@
 
 `Layout.read` takes the attributes of one item (a row's columns, a DynamoDB item, a JSON object) and gives a Row, a Foreign or a
 Reject; `Layout.write` is its inverse: `write(read(item)) == item`, because what the templates and codecs would not make again is kept as
-the row's origin. Knows no store and no TOML: `mapping` makes layouts, adapters use them.
+the row's origin. Knows what is not there, what is unknown and what no template makes; no store and no TOML. Leaves one
+key to `keys`, one value to `places`; what a layout holds of each kind is a `KindLayout`. `mapping` makes layouts, adapters use them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
-from decimal import Decimal
-from functools import cached_property
 from operator import itemgetter
-from typing import Literal
 
 from migrator.errors import RecordError
+from migrator.kind_layout import KindLayout
 from migrator.model import (
     FOREIGN,
     UNKNOWN_KIND,
-    Field,
-    FieldType,
     Foreign,
     Identity,
-    Kind,
     Origin,
     Record,
     Reject,
     Row,
-    identity_key,
     shortened,
     some_names,
 )
-from migrator.values import Value, from_json, is_number, number, short_digest, to_json
-
-Form = Literal["native", "text", "number", "json", "date"]
-"""How a store holds a field: as its own type, or as text, a number, JSON text, or the store's date type."""
+from migrator.places import Place, decode, encode, is_same
+from migrator.values import Value
 
 PART_MARK = "~migrator-part#"
 """In the last attribute of a key: the item is a part of the record whose key stands before it (`Layout.part_key`)."""
-
-_MAX64 = 1 << 63
-_PLAIN = (str, int, float, Decimal, bool)
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A place in a key template: a field's value, its `stamp` (`%Y%m%d_%H%M%S`, fact sheet 2.0) or the identity's digest."""
-
-    name: str
-    form: Literal["value", "stamp", "digest"] = "value"
-
-
-@dataclass(frozen=True)
-class Template:
-    """Text with slots, that makes one key or index attribute of a record.
-
-    Distinct identities give distinct keys: a separator is refused in every component but the last, unless the
-    identity's digest is in the template.
-    """
-
-    text: str
-    parts: tuple[str | Slot, ...]
-
-    @cached_property
-    def slots(self) -> tuple[Slot, ...]:
-        return tuple(part for part in self.parts if isinstance(part, Slot))
-
-    @cached_property
-    def _of_texts(self) -> tuple[str, tuple[tuple[str, str], ...]] | None:
-        """How it is made of values that are texts: the format, and of each slot its field and the separator that it may not hold."""
-        if any(slot.form != "value" for slot in self.slots):
-            return None
-        behind = [part[:1] if isinstance(part, str) else "" for part in (*self.parts[1:], "")]
-        slots = [(part.name, mark) for part, mark in zip(self.parts, behind, strict=True) if isinstance(part, Slot)]
-        slots[-1:] = [(name, "") for name, _ in slots[-1:]]
-        return "".join(p.replace("%", "%%") if isinstance(p, str) else "%s" for p in self.parts), tuple(slots)
-
-    @property
-    def head(self) -> str:
-        """The literal text that every key of this template starts with."""
-        return self.parts[0] if self.parts and isinstance(self.parts[0], str) else ""
-
-    @cached_property
-    def is_digested(self) -> bool:
-        return any(slot.form == "digest" for slot in self.slots)
-
-    def render(self, kind: Kind, record: Record) -> str:
-        """Raises RecordError, naming the field, where a component is missing or holds the separator behind it."""
-        if self._of_texts is not None:
-            form, slots = self._of_texts
-            texts = [record.get(name) for name, _ in slots]
-            for text, (_, mark) in zip(texts, slots):
-                if type(text) is not str or (mark and mark in text):
-                    break
-            else:
-                return form % tuple(texts)
-        last = self.slots[-1] if self.slots else None
-        out: list[str] = []
-        for index, part in enumerate(self.parts):
-            if isinstance(part, str):
-                out.append(part)
-                continue
-            if part.form == "digest":
-                out.append(_digest(kind, record))
-                continue
-            value = record.get(part.name)
-            text = _stamp(part.name, value) if part.form == "stamp" else _component(part.name, value)
-            follows = self.parts[index + 1] if index + 1 < len(self.parts) else ""
-            if (
-                part is not last
-                and not self.is_digested
-                and isinstance(follows, str)
-                and follows
-                and follows[0] in text
-            ):
-                raise RecordError(
-                    f'{part.name} holds "{follows[0]}", the separator of the key {self.text}: '
-                    "two identities could meet on one key"
-                )
-            out.append(text)
-        return "".join(out)
-
-    def fill(self, values: Record) -> str:
-        """The text for these values, whatever they hold: as the application asks, which looks out for no separator."""
-        return "".join(part if isinstance(part, str) else str(values.get(part.name)) for part in self.parts)
-
-
-def _component(name: str, value: Value) -> str:
-    if value is None:
-        raise RecordError(f"{name} is NULL, and the key is made of it")
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise RecordError(f"{name} is neither text nor an integer, and the key is made of it")
-
-
-def _digest(kind: Kind, record: Record) -> str:
-    try:
-        return short_digest(identity_key(kind.name, kind.identity_of(record)))
-    except ValueError as exc:
-        raise RecordError(f"a field of its identity {exc}") from exc
-
-
-def _stamp(name: str, value: Value) -> str:
-    try:
-        return datetime.fromisoformat(value).strftime("%Y%m%d_%H%M%S")
-    except (TypeError, ValueError) as exc:
-        raise RecordError(f"{name} is no ISO time, and the key is made of it") from exc
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One attribute of the store's key or index, with the templates that make it: the first that can be rendered counts."""
-
-    attribute: str
-    templates: tuple[Template, ...]
-    free: Template | None = None  # any value under this prefix is right: the application reads by it
-    optional: bool = False  # an index attribute: a record without one is only missing in the index
-
-    def render(self, kind: Kind, record: Record) -> str:
-        problem = RecordError(f"no template for {self.attribute}")
-        for template in self.templates:
-            try:
-                return template.render(kind, record)
-            except RecordError as exc:
-                problem = exc  # the last one asks for the least
-        raise problem
-
-    def is_right(self, kind: Kind, record: Record, value: Value) -> bool:
-        """Whether a value that differs from what `render` makes is right all the same: it is under the prefix by which the application reads."""
-        if self.free is None or not isinstance(value, str):
-            return False
-        try:
-            return value.startswith(self.free.render(kind, record))
-        except RecordError:
-            return False
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a field lives in an item: the attribute's name, its form, and the attribute it is read from where that one is not there.
-
-    head: what starts with it was written over the field by mistake. behind: where the value is then, an attribute and what stands before it
-    there; None if it is nowhere.
-    """
-
-    field: Field
-    attribute: str
-    form: Form = "native"
-    otherwise: str | None = None
-    head: str = ""
-    behind: tuple[str, str] | None = None
-
-    @property
-    def says_null(self) -> bool:
-        """A JSON value as JSON text: its null is text too, and the store's own NULL is another thing."""
-        return self.form == self.field.type == "json"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """How the application asks one sort of store for a kind (`Asked` says by what), and what it makes of the items it finds.
-
-    Of keyed stores: get is the keys of the one record, tried in turn; query the hash and the beginning of the range of a user's records; index the
-    hash in the first index, which is asked instead where the table has one. An item is skipped where a field of `filled` is empty or not there,
-    one of `present` not there, one of `numbers` no number. `text` are fields that are given as text whatever they are, objects and lists as JSON
-    written anew; `defaults` what an absent field is given as.
-    """
-
-    get: tuple[tuple[Template, ...], ...] = ()
-    query: tuple[Template, ...] = ()
-    index: Template | None = None
-    filled: tuple[str, ...] = ()
-    present: tuple[str, ...] = ()
-    numbers: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
-    defaults: Mapping[str, Value] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class KindLayout:
-    """How one kind lives in a store.
-
-    collections: names of its table or collection, the first is made. columns: SQL types by column, for making it. unique: the table
-    we make is unique over the identity by a constraint (the application's own). surrogate: columns that are no fields and never
-    travel. marks: attributes by which an item is told to be of this kind. extra: attributes that belong to the origin. index_wins: where an
-    index attribute is a field too, the application writes the index's value. parsed: fields whose text the application reads as JSON where it is
-    some, from this store. request: how the application asks for the kind here.
-    map: the document is an object, and each of its entries a record: the attributes that hold an entry's name and its value. excepted:
-    names of which none is in such a document. opaque: attributes of a table that hold text and that no application reads, the only ones that
-    may be stored compressed or in parts.
-    """
-
-    kind: Kind
-    places: tuple[Place, ...]
-    collections: tuple[str, ...] = ()
-    keys: tuple[Key, ...] = ()
-    index: tuple[Key, ...] = ()
-    marks: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    surrogate: tuple[str, ...] = ()
-    columns: Mapping[str, str] = field(default_factory=dict)
-    unique: bool = False
-    index_wins: bool = False
-    parsed: tuple[str, ...] = ()
-    map: tuple[str, ...] = ()
-    excepted: tuple[str, ...] = ()
-    request: Request | None = None
-    opaque: tuple[str, ...] = ()
-
-    @property
-    def by_index(self) -> bool:
-        """Whether the application looks for it in the index, where there is one."""
-        return self.request is not None and self.request.index is not None
-
-    @property
-    def attributes(self) -> frozenset[str]:
-        """Every attribute that the layout itself knows of an item of this kind."""
-        keys = (key.attribute for key in self.keys + self.index)
-        places = {name for place in self.places for name in (place.attribute, place.otherwise) if name is not None}
-        return frozenset(places | set(keys) | set(self.extra) | set(self.surrogate))
-
-    @property
-    def has_free_key(self) -> bool:
-        return any(key.free for key in self.keys)
-
-    @property
-    def guarantees_identity(self) -> bool:
-        """True if two items of the store cannot share an identity: the key holds nothing but identity fields, as they are."""
-        slots = [slot for key in self.keys for template in key.templates for slot in template.slots]
-        return bool(self.keys) and all(slot.form == "value" and slot.name in self.kind.identity for slot in slots)
 
 
 @dataclass(frozen=True)
@@ -584,7 +342,7 @@ class _Compiled:
                     made[spot.attribute] = encode(spot, value)
             elif spot.otherwise or spot.field.name in row.record or self.layout.absent_is_null:
                 made[spot.attribute] = None
-        differs = {a: held[a] for a in self.watched if a in held and not (a in made and _is_same(made[a], held[a]))}
+        differs = {a: held[a] for a in self.watched if a in held and not (a in made and is_same(made[a], held[a]))}
         unset = tuple(a for a in self.watched if a in made and a not in held)
         extra = {a: held[a] for a in self.spec.extra if a in held}
         if not (differs or unset or extra):
@@ -732,111 +490,3 @@ class _Compiled:
         if not (differs or unset or extra):
             return None
         return replace(origin, set=differs, unset=unset, extra=extra)
-
-
-# Values cross the border in pairs --------------------------------------------------------------------------------------
-
-
-def encode(spot: Place, value: Value) -> Value:
-    """A field's value as the store holds it. `value` is None only where the place says it."""
-    match spot.form:
-        case "json":
-            return _to_json_text(spot.field.name, value)
-        case "text" if is_number(value):
-            return _number_text(spot.field.name, value)
-        case "text" if isinstance(value, bool):
-            return "true" if value else "false"
-        case "number":
-            return int(value) if isinstance(value, bool) else _exact_number(spot.field.name, value)
-        case "date":
-            try:
-                return datetime.fromisoformat(value)
-            except (TypeError, ValueError) as exc:
-                raise RecordError(f"{spot.field.name} is no ISO time") from exc
-    return value
-
-
-def decode(spot: Place, value: Value) -> Value:
-    """And back. Raises RecordError, naming the field, if what the store holds is not of the field's type."""
-    field_type = spot.field.type
-    match spot.form:
-        case "json":
-            value = _from_json_text(spot.field.name, value)
-        case "text" if field_type in ("integer", "float") and isinstance(value, str):
-            value = _number_of(spot.field.name, value)
-        case "text" if field_type == "boolean":
-            value = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
-        case "number" if field_type == "boolean":
-            value = {0: False, 1: True}.get(value, value) if is_number(value) else value
-        case "number" if field_type in ("text", "timestamp") and is_number(value):
-            value = str(value)
-        case "date" if isinstance(value, datetime):
-            value = value.isoformat()
-    if field_type == "float" and type(value) is int and not -_MAX64 <= value < _MAX64:
-        near = float(value) if abs(value) < 1 << 1023 else math.inf
-        value = (
-            near if math.isfinite(near) and Decimal(repr(near)) == value else value
-        )  # DynamoDB and JSON write 1e19 without a point
-    if not _IS[field_type](value):
-        raise RecordError(f"{spot.field.name} holds {_sort_of(value)}, the mapping says {field_type}")
-    return value
-
-
-def _number_of(name: str, value: Value) -> Value:
-    if is_number(value):
-        return value
-    try:
-        return number(value)
-    except (TypeError, ValueError) as exc:
-        raise RecordError(f"{name} is no number") from exc
-
-
-def _number_text(name: str, value: Value) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RecordError(f"{name} is not finite, and is stored as text")
-    return str(value)
-
-
-def _exact_number(name: str, value: Value) -> Value:
-    """A text only where the number gives the same text again: not 007."""
-    made = _number_of(name, value)
-    if isinstance(value, str) and str(made) != value:
-        raise RecordError(f"{name} is no plain number, and is stored as one")
-    return made
-
-
-def _to_json_text(name: str, value: Value) -> str:
-    try:
-        return to_json(value).decode()
-    except ValueError as exc:
-        raise RecordError(f"{name} {exc}") from exc
-
-
-def _from_json_text(name: str, value: Value) -> Value:
-    try:
-        return from_json(value.encode() if isinstance(value, str) else value)
-    except (TypeError, ValueError) as exc:
-        raise RecordError(f"{name} holds no JSON text") from exc
-
-
-_IS: dict[FieldType, Callable[[Value], bool]] = {
-    "text": lambda v: type(v) is str,
-    "timestamp": lambda v: type(v) is str,
-    "integer": is_number,
-    "float": is_number,
-    "boolean": lambda v: type(v) is bool,
-    "json": lambda v: True,
-}
-
-
-def _is_same(made: Value, held: Value) -> bool:
-    return bool(made == held) and isinstance(made, bool) == isinstance(held, bool)
-
-
-def _sort_of(value: Value) -> str:
-    if isinstance(value, bool):
-        return "a boolean"
-    if is_number(value):
-        return "a number"
-    names: dict[type, str] = {str: "text", bytes: "bytes", list: "a list", dict: "an object", frozenset: "a set"}
-    return names.get(type(value), type(value).__name__)

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from migrator.binding import Fit, bind, shape_of
 from migrator.choice import User
 from migrator.errors import ConfigError
-from migrator.layout import KindLayout, Layout, Place
+from migrator.kind_layout import KindLayout
+from migrator.layout import Layout
 from migrator.model import Kind, Shape
+from migrator.places import Place
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,12 @@ from typing import Any, cast, get_args
 
 from migrator.choice import User
 from migrator.errors import ConfigError
-from migrator.layout import Form, Key, KindLayout, Layout, Place, Request, Slot, Template
+from migrator.keys import Key, Slot, Template
+from migrator.kind_layout import KindLayout, Request
+from migrator.layout import Layout
 from migrator.mapping import Mapping
 from migrator.model import Asked, Field, FieldType, Kind
+from migrator.places import Form, Place
 
 _FIELD_TYPES = get_args(FieldType)
 _FORMS = get_args(Form)

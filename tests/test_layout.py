@@ -17,9 +17,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from migrator.errors import RecordError
-from migrator.layout import Form, Key, KindLayout, Layout, Place, Slot, Template, decode, encode
+from migrator.keys import Key, Slot, Template
+from migrator.kind_layout import KindLayout
+from migrator.layout import Layout
 from migrator.mapping_file import load_mapping
 from migrator.model import Field, Foreign, Kind, Origin, Record, Reject, Row
+from migrator.places import Form, Place, decode, encode
 from migrator.values import Value, canonical, from_json, number, of_decimal, to_json
 
 MAPPING = load_mapping("luminoracore-v1.1")

@@ -21,7 +21,8 @@ import pytest
 from migrator.adapters import sql, sql_source, sqlite_snapshot
 from migrator.adapters.base import Reader, Setting, Sink, Source
 from migrator.errors import ConfigError, StoreError, TransientStoreError
-from migrator.layout import KindLayout, Layout
+from migrator.kind_layout import KindLayout
+from migrator.layout import Layout
 from migrator.mapping_file import load_mapping
 from migrator.model import Address, Existing, Reject, Row
 from stores import fetched

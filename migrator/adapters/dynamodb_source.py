@@ -26,7 +26,7 @@ from migrator.adapters.dynamodb_requests import (
 )
 from migrator.adapters.dynamodb_values import Item, check_item, from_item, to_item, write_units
 from migrator.errors import RecordError, StoreError, TransientStoreError
-from migrator.layout import Request
+from migrator.kind_layout import Request
 from migrator.model import (
     FOREIGN,
     UNKNOWN_KIND,

@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 from migrator.adapters.json_text import parsed
 from migrator.errors import RecordError
-from migrator.layout import KindLayout, Layout
+from migrator.kind_layout import KindLayout
+from migrator.layout import Layout
 from migrator.model import FOREIGN, UNKNOWN_KIND, Foreign, Origin, Record, Reject, Row, some_names
 from migrator.values import Value, to_json, to_plain_json
 

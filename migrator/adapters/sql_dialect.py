@@ -25,7 +25,7 @@ from sqlalchemy.sql import ClauseElement, ColumnElement
 
 from migrator.adapters.base import PAGE_ROWS
 from migrator.errors import ConfigError
-from migrator.layout import KindLayout
+from migrator.kind_layout import KindLayout
 from migrator.model import Record
 from migrator.values import Value, by_value, to_json
 
