@@ -13,8 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from migrator.certificate import Certificate, Terms
     from migrator.commands import doctor, init, inspect, migrate, open_store, verify
-    from migrator.cutting_over import Certificate, Terms, cutover
+    from migrator.cutting_over import cutover
     from migrator.errors import (
         ConfigError,
         Interrupted,
@@ -54,8 +55,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "certificate": ("Certificate", "Terms"),
     "commands": ("doctor", "init", "inspect", "migrate", "open_store", "verify"),
-    "cutting_over": ("Certificate", "Terms", "cutover"),
+    "cutting_over": ("cutover",),
     "errors": (
         "ConfigError",
         "Interrupted",

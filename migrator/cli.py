@@ -19,7 +19,7 @@ _EPILOG = "Exit codes: 0 done; 1 a store failed, run again to resume; 2 refused,
 _DOCTOR_EPILOG = "Exit codes: 0 what is configured keeps what the chat saves; 1 it does not; 2 usage; 70 a bug."
 
 STEPS = ("plan", "copy", "catch-up", "delete", "stop", "final", "proof", "switch", "tail")
-"""Of a cutover: `cutting_over.STEPS`, which is not imported for `--help`."""
+"""Of a cutover: `certificate.STEPS`, which is not imported for `--help`."""
 
 _OPTIONS: dict[str, list[Callable[[Any], Any]]] = {
     "common": [
@@ -253,8 +253,8 @@ def cutover(
     Example:  migrator cutover chat.db new.db --yes-until tail --quiet-for 1
     Example:  migrator cutover chat.db "dynamodb://chat?region=eu-west-1" --create --delete-extra --max-delete 50
     """
+    from migrator.certificate import Terms
     from migrator.console import Console
-    from migrator.cutting_over import Terms
     from migrator.cutting_over import cutover as change
 
     console = Console(as_json)

@@ -17,8 +17,8 @@ from typing import Any
 import click
 
 from migrator import inspection_view
+from migrator.certificate import Certificate
 from migrator.checkpoint import JobStatus
-from migrator.cutting_over import Certificate
 from migrator.errors import ConfigError
 from migrator.examination import Diagnosis, Examination
 from migrator.initial import NewStore

@@ -2,7 +2,8 @@
 
 Calls the commands that exist, in their order, and remembers after each step that it is done, in the certificate itself: killed anywhere, the same
 command goes on behind the last step that was done. Nothing moves here but through those commands. Until the switch the source wins, behind it
-nothing that the sink holds is replaced or deleted any more. Leaves who is asked, and what a person sees, to `console`.
+nothing that the sink holds is replaced or deleted any more. Leaves the words of the steps and what is remembered to `certificate`, who is asked and
+what a person sees to `console`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from migrator import commands
 from migrator.adapters.base import Reader, Source
 from migrator.addresses import in_zone
+from migrator.certificate import FORMAT, STEPS, Certificate, Step, Terms
 from migrator.checkpoint import State, fingerprint, made_of, state_root, write_whole
 from migrator.deletion import Deletion
 from migrator.errors import ConfigError, MigratorError
@@ -29,160 +31,15 @@ from migrator.model import FOREIGN, Record, counted
 from migrator.options import Options
 from migrator.pair import READ_STORES
 from migrator.plan import Plan, make_plan, must_take_files
-from migrator.report import EXIT_CODES, Report, outcome_of
+from migrator.report import Report, outcome_of
 from migrator.run import Run, Show, Silent, now_words, tool_version
 from migrator.values import from_json, to_json
-
-FORMAT = 1
-"""The version of the certificate. A tool does not go on with what another format wrote."""
 
 MOST_PASSES = 5
 """So often the catch-up is tried; what it cannot catch up with, the final pass does while nothing is written."""
 
 Agree = Callable[[str], bool]
 """Asks whoever sits there: a question, and whether the answer was yes."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: its name, what is done, why that is safe, and what is asked before it."""
-
-    name: str
-    doing: str
-    safe: str
-    question: str
-
-
-_STEPS = (
-    Step(
-        "plan",
-        "reads and compares everything, as it would be copied",
-        "nothing is written",
-        "read everything and plan?",
-    ),
-    Step(
-        "copy",
-        "copies every record into the sink",
-        "the source is only read; the application goes on with it",
-        "copy now?",
-    ),
-    Step(
-        "catch-up",
-        "copies what has come since, until little is left",
-        "the sink is not in use yet: the source wins, and what is replaced is kept",
-        "catch up now?",
-    ),
-    Step(
-        "delete",
-        "looks for what has been deleted in the source since",
-        "it is deleted only with --delete-extra, kept in a file first, and only as it was when it was compared",
-        "look for deletions now?",
-    ),
-    Step(
-        "stop",
-        "looks twice whether anything is still written to the source",
-        "the source is only read",
-        "STOP THE WRITERS NOW: whatever writes to the source. Are they stopped?",
-    ),
-    Step(
-        "final",
-        "copies and deletes what is left, and compares both stores record by record",
-        "nothing is written to the source meanwhile; that is looked at again before it begins",
-        "make the final pass?",
-    ),
-    Step(
-        "proof",
-        "asks both stores what the application would ask",
-        "both are only read",
-        "prove it as the application sees it?",
-    ),
-    Step(
-        "switch",
-        "says how the application is told to use the sink, if the source has not moved",
-        "nothing is changed; the source stays as it is, the way back",
-        "see how to switch?",
-    ),
-    Step(
-        "tail",
-        "looks for what has come to the source since the final pass, and brings it",
-        "what the sink holds is left as it is (--existing keep)",
-        "Has the switch been made, and is the application running on the sink?",
-    ),
-)
-STEPS = tuple(step.name for step in _STEPS)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a cutover may do, and when it is content.
-
-    until: the last step that needs no asking, None for none. delete_extra: delete in the sink what is gone from the source; False: leave it
-    there and go on; None: name it, and do not go on to the switch with it. max_delete: more than so many at once are refused. small: a pass that
-    writes fewer records ends the catch-up. quiet_for: seconds between two looks at a source whose writers are stopped.
-    """
-
-    until: str | None = None
-    delete_extra: bool | None = None
-    max_delete: int = 0
-    small: int = 100
-    quiet_for: float = 10.0
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError for terms that there are not."""
-        if self.until is not None and self.until not in STEPS:
-            raise ConfigError(f'until: there is no step "{self.until}"; there are {", ".join(STEPS)}')
-        if min(self.max_delete, self.small, self.quiet_for) < 0:
-            raise ConfigError("max_delete, small and quiet_for cannot be less than 0")
-        if self.max_delete and not self.delete_extra:
-            raise ConfigError(
-                "--max-delete says how many records may be deleted, and --delete-extra that they may: give both"
-            )
-
-
-@dataclass
-class Certificate:
-    """What a cutover has done and proved, and what it remembers to go on: `report.json` of its folder.
-
-    steps: by name, with the moment it was `finished` and its figures; a step that is missing is still to be done. passes: every run, with its id.
-    digests: both sides' at the end of the final pass, by kind. losses: what the plan foretold, and what it came to. deleted: records
-    in `deleted_file`, and so deleted from the sink. goes_on: the command for the next step. way_back: commands, for after the switch. Times are ISO 8601 in UTC.
-    """
-
-    source: str
-    sink: str
-    source_at: str
-    sink_at: str
-    mapping: str
-    mapping_sha256: str
-    tool_version: str
-    kinds: list[str]
-    started: str
-    format: int = FORMAT
-    sink_was_empty: bool | None = None
-    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
-    passes: list[dict[str, Any]] = field(default_factory=list)
-    digests: dict[str, dict[str, Any]] = field(default_factory=dict)
-    losses: dict[str, Any] = field(default_factory=dict)
-    deleted: int = 0
-    deleted_file: str | None = None
-    replaced_files: list[str] = field(default_factory=list)
-    switch: dict[str, str] | None = None
-    way_back: list[str] = field(default_factory=list)
-    outcome: str = "failed"
-    exit_code: int = 1
-    error: str | None = None
-    goes_on: str | None = None
-    finished: str = ""
-    state: str = ""
-
-    def to_plain(self) -> dict[str, Any]:
-        """The certificate as JSON."""
-        return asdict(self)
-
-    def end(self, outcome: str, error: str | None = None, exit_code: int | None = None) -> None:
-        self.outcome, self.error = outcome, error
-        self.exit_code = EXIT_CODES[outcome] if exit_code is None else exit_code
-        self.finished = now_words()
 
 
 def cutover(
@@ -298,7 +155,7 @@ class _Cutover:
         done = self.certificate.steps
         if all(name in done for name in STEPS):
             del done["tail"]  # what arrives later is looked for as often as somebody asks
-        for number, step in enumerate(_STEPS, 1):
+        for number, step in enumerate(STEPS.values(), 1):
             if step.name in done:
                 continue
             self.show.plan(
@@ -328,10 +185,7 @@ class _Cutover:
         return shlex.join(["migrator", "migrate", f"jsonl:{path}?tz=local", there.text, "--existing", "newer"])
 
     def _may(self, step: Step) -> bool:
-        until = self.terms.until
-        if step.name == "plan" or (until is not None and STEPS.index(step.name) <= STEPS.index(until)):
-            return True
-        return self.agree is not None and self.agree(step.question)
+        return self.terms.takes(step.name) or (self.agree is not None and self.agree(step.question))
 
     def _plan(self) -> dict[str, Any]:
         sink = self.plan.sink
@@ -396,7 +250,6 @@ class _Cutover:
         return {"deleted": deleted, "left": left}
 
     def _stop(self) -> dict[str, Any]:
-        question = next(step.question for step in _STEPS if step.name == "stop")
         while True:
             self._fill(self._ledger)
             self.show.say(f"the source has been looked at; once more in {self.terms.quiet_for:g} seconds")
@@ -408,7 +261,7 @@ class _Cutover:
             if self.agree is None:
                 raise ConfigError(f"{words}. Stop whatever writes to {self.certificate.source}, then run again")
             self.show.say(words)
-            if not self.agree(question):
+            if not self.agree(STEPS["stop"].question):
                 self._wait("stop")
 
     def _final(self) -> dict[str, Any]:
@@ -515,7 +368,7 @@ class _Cutover:
         if plan.sink.traits.whole:
             self.show.say(f"{path} holds it; a file that is replaced whole is not filled up")
             return {}
-        if self.terms.until != "tail" and not (
+        if not self.terms.takes("tail") and not (
             self.agree and self.agree(f"{counted(count)} in {path}: bring those that the sink does not hold?")
         ):
             self._wait("tail")

@@ -37,6 +37,7 @@ import migrator.adapters.sql_source as sql_source  # noqa: E402
 import migrator.cutting_over as cutting_over  # noqa: E402
 import migrator.engine as engine  # noqa: E402
 import migrator.migration as migration  # noqa: E402
+from migrator.certificate import STEPS  # noqa: E402
 
 engine.SLICE_PAGES = 1
 sql_source._PARTITION_ROWS = base.PAGE_ROWS
@@ -134,7 +135,7 @@ def lie_in_wait(order: Order, in_worker: bool = False) -> None:
         _watch_sqlite(death)
     _watch_requests(death)
     _watch_slices(death)
-    for name in cutting_over.STEPS:
+    for name in STEPS:
         attribute = f"_{name.replace('-', '_')}"
         setattr(cutting_over._Cutover, attribute, _within(death, name, getattr(cutting_over._Cutover, attribute)))
 
