@@ -5,8 +5,9 @@ Servers are started by services.py, once for each pytest process, when the first
 
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import hypothesis
 import pytest
@@ -20,6 +21,21 @@ hypothesis.settings.register_profile("nightly", max_examples=2_000, print_blob=T
 hypothesis.settings.load_profile("nightly" if os.environ.get("MIGRATOR_LONG") == "1" else "ci")
 
 IN_CI = os.environ.get("CI") == "true"
+
+
+def skip_for(lack: str) -> NoReturn:
+    """What a test needs is not here. In CI that is an error: a skipped test is no proof."""
+    if IN_CI:
+        pytest.fail(f"{lack}; in CI it must be there")
+    pytest.skip(lack)
+
+
+def needed(package: str) -> ModuleType:
+    """A package that migrator does without, and a test does not."""
+    try:
+        return import_module(package)
+    except ImportError:
+        skip_for(f"{package} is not installed")
 
 
 def pytest_report_header() -> list[str]:
@@ -44,9 +60,7 @@ def _nobodys_environment() -> Iterator[None]:
 
 def _endpoint(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if lack := services.lack_of(server):
-        if IN_CI:
-            pytest.fail(f"{server} must run in CI: {lack}")
-        pytest.skip(f"{server}: {lack}")
+        skip_for(f"{server}: {lack}")
     with services.running(server, tmp_path_factory.mktemp(server)) as port:
         yield f"http://127.0.0.1:{port}"
 

@@ -22,6 +22,7 @@ import botocore.loaders
 import botocore.session
 import pytest
 
+from conftest import needed
 from migrator.adapters import adapter_for, memory
 from migrator.adapters.base import Adapter, Flushed, Reader, Setting, Sink, Source
 from migrator.config import resolve
@@ -295,7 +296,7 @@ def make(name: str, request: pytest.FixtureRequest, folder: Path) -> Store:
         return DynamoStore(name, request.getfixturevalue(f"{form}_endpoint"), folder, rest)
     suffix = form.removeprefix("file.")
     if suffix.endswith(".zst"):
-        pytest.importorskip("zstandard")
+        needed("zstandard")
     place = folder / "store"
     place.mkdir()
     return FILES[suffix](name, str(place / f"chat.{suffix}"), folder)

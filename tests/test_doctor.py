@@ -23,6 +23,7 @@ import pytest
 
 import aws
 import migrator
+from conftest import skip_for
 from migrator import commands
 from migrator.examination import Diagnosis, Examination
 from migrator.model import Finding
@@ -310,7 +311,7 @@ def test_a_broken_file_is_named_with_the_line_that_mends_it(
     name: str, breaking: Any, rung: str, seen: str, line: str, chat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "recover" in line and shutil.which("sqlite3") is None:
-        pytest.skip("there is no sqlite3 command here")
+        skip_for("there is no sqlite3 command here")
     assert commands.doctor().is_well
     breaking(chat)
     before = chat.read_bytes() if chat.is_file() else None
@@ -361,7 +362,7 @@ def test_a_broken_file_is_salvaged_also_by_a_sqlite3_that_cannot_recover(
     """Debian's writes two lines and ends with an error."""
     real = shutil.which("sqlite3")
     if real is None:
-        pytest.skip("there is no sqlite3 command here")
+        skip_for("there is no sqlite3 command here")
     _corrupt(chat)
     broken = chat.read_bytes()
     chat.with_name("chat.db.mended").write_bytes(broken)  # what an earlier try has left is not in the way

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import needed
 from migrator.adapters import base, json_text, jsonfile, packing
 from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Setting, Source
 from migrator.adapters.jsonfile import ADAPTER
@@ -101,7 +102,7 @@ def by_key(rows: list[Row]) -> list[Row]:
 def packed(name: str, data: bytes) -> bytes:
     if name.endswith(".gz"):
         return gzip.compress(data)
-    return pytest.importorskip("zstandard").ZstdCompressor().compress(data) if name.endswith(".zst") else data
+    return needed("zstandard").ZstdCompressor().compress(data) if name.endswith(".zst") else data
 
 
 @pytest.fixture

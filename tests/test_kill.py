@@ -20,6 +20,7 @@ import pytest
 
 import kills
 import proxy
+from conftest import skip_for
 from kills import KILLED, Ended, Killer, Place
 
 LONG = os.environ.get("MIGRATOR_LONG") == "1"
@@ -267,7 +268,7 @@ def test_steps_are_counted_within_sqlite_too(killer: Killer, between: proxy.Prox
     """Between SQLite and the system; where its library cannot be reached, only our own steps are taken."""
     sorts = {sort for sort, _ in Bench(killer, between, tmp_path, ("jsonl", "db", "refuse")).clean().ended.steps}
     if "sqlite" not in sorts:
-        pytest.skip("Python's sqlite3 uses no library that a test could reach")
+        skip_for("Python's sqlite3 uses no library that a test could reach")
     assert {"sqlite", "unlink"} <= sorts
 
 

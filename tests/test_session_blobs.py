@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import migrator
+from conftest import needed
 from migrator import Options, Report
 from migrator.adapters import json_text
 from migrator.adapters.base import Setting
@@ -104,7 +105,7 @@ def test_the_sample_is_what_luminoracore_writes() -> None:
 )
 def test_the_sample_goes_anywhere_and_comes_back_byte_for_byte(way: str, move: Move, tmp_path: Path) -> None:
     if way.endswith(".zst"):
-        pytest.importorskip("zstandard")
+        needed("zstandard")
     between, back = tmp_path / way, tmp_path / "back.json"
     for source, sink in ((SAMPLE, between), (between, back)):
         report = move(source, sink)
