@@ -545,6 +545,9 @@ _UNREACHABLE = (
     boto.ConnectionError, boto.HTTPClientError, boto.ChecksumError, boto.ResponseStreamingError, boto.IncompleteReadError,
 )  # fmt: skip
 
+# Or something else than an answer: botocore's parser says so, or stumbles over it.
+_HALF_AN_ANSWER = (NoAnswer, ResponseParserError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
+
 
 @contextmanager
 def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
@@ -553,8 +556,6 @@ def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
         yield
     except boto.ClientError as exc:
         raise _sorted_answer(exc, table, operation) from exc
-    except NoAnswer as exc:
-        raise _no_answer(words, operation) from exc
     except _NO_CREDENTIALS as exc:
         raise _no_credentials(words, exc) from exc
     except _UNREACHABLE as exc:
@@ -562,12 +563,10 @@ def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
             f"{words}: no answer from {table.endpoint} ({type(exc).__name__}); check the endpoint (?endpoint=, AWS_ENDPOINT_URL_DYNAMODB), "
             "the region and the network"
         ) from exc
-    except ResponseParserError as exc:
-        raise _no_answer(words, operation) from exc
     except boto.BotoCoreError as exc:
         raise StoreError(f"{words}: {operation}: {exc}; mend that and run again") from exc
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as exc:
-        raise _no_answer(words, operation) from exc  # botocore's parser met something else than it looks for
+    except _HALF_AN_ANSWER as exc:
+        raise _no_answer(words, operation) from exc
 
 
 def _no_credentials(words: str, exc: Exception) -> NoCredentials:
