@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 import hypothesis
 import pytest
 
+import kills
+import proxy
 import services
 
 # A machine that others use as well is slow at times: that says nothing of the strategy. `ci` tries the same examples in every run, `nightly` new ones.
@@ -85,6 +87,20 @@ def dynalite_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 def dynamodb_endpoint(request: pytest.FixtureRequest) -> str:
     """Each server that speaks DynamoDB, in turn. Tables stay until the run ends: name yours so that none meets another."""
     return str(request.getfixturevalue(f"{request.param}_endpoint"))
+
+
+@pytest.fixture(scope="module")
+def killer() -> Iterator[kills.Killer]:
+    """Starts command lines with a death built in; their pages and slices are small."""
+    with kills.killing(kills.PAGE) as killer:
+        yield killer
+
+
+@pytest.fixture(scope="module")
+def between(moto_endpoint: str) -> Iterator[proxy.Proxy]:
+    """Stands before moto, and counts."""
+    with proxy.before(moto_endpoint) as between:
+        yield between
 
 
 @pytest.fixture(scope="session")

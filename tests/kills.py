@@ -21,7 +21,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import boto3
+from tables import address_of, texts_of
+
+PAGE = 4
+"""Of the fixture `killer`: records of a page, and of a slice."""
 
 STAMP = "2026-01-02T03:04:05.678901"
 OLDER = "2025-01-02T03:04:05.678901"
@@ -161,14 +164,6 @@ def rows(path: Path) -> list[Any]:
 WRITERS = {"db": write_db, "jsonl": write_jsonl, "json": write_json, "jsonl.gz": write_gz}
 
 
-def client_of(endpoint: str) -> Any:
-    return boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=endpoint)
-
-
-def address_of(table: str, endpoint: str) -> str:
-    return f"dynamodb://{table}?region=eu-west-1&endpoint={endpoint}"
-
-
 def write_table(client: Any, table: str, records: Records) -> None:
     client.create_table(
         TableName=table,
@@ -228,8 +223,7 @@ class Place:
     def look(self) -> list[str] | None:
         """Everything the sink holds, None if there is none."""
         if not self.is_file:
-            pages = self.client.get_paginator("scan").paginate(TableName=self.table)
-            return sorted(json.dumps(item, sort_keys=True) for page in pages for item in page["Items"])
+            return texts_of(self.client, self.table)
         if not self.path.exists():
             return None
         if self.form == "db":

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import boto3
 import botocore.loaders
 import botocore.session
 import pytest
@@ -30,6 +29,7 @@ from migrator.layout import Layout
 from migrator.mapping_file import load_mapping
 from migrator.model import Address, Existing, Origin, Page, Partition, Row, Snapshot
 from migrator.values import canonical
+from tables import address_of, client_of, items_of
 
 MAPPING = load_mapping("luminoracore-v1.1")
 KINDS = MAPPING.kind_names()
@@ -210,8 +210,8 @@ class DynamoStore(Store):
     def __init__(self, name: str, endpoint: str, folder: Path, shape: str) -> None:
         table = f"chat-{uuid.uuid4().hex[:12]}"
         layout = MAPPING.layout_for("dynamodb", None, shape)
-        super().__init__(name, f"dynamodb://{table}?region=eu-west-1&endpoint={endpoint}", folder, layout)
-        self.client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=endpoint)
+        super().__init__(name, address_of(table, endpoint), folder, layout)
+        self.client = client_of(endpoint)
 
     def spoil(self) -> int:
         hash_name = self.layout.key[0]
@@ -226,8 +226,7 @@ class DynamoStore(Store):
         self.client.put_item(TableName=self.address.name, Item=item)
 
     def items(self) -> list[dict[str, Any]]:
-        pages = self.client.get_paginator("scan").paginate(TableName=self.address.name)
-        return sorted((item for page in pages for item in page["Items"]), key=repr)
+        return items_of(self.client, self.address.name)
 
     def footprint(self) -> object:
         try:

@@ -19,6 +19,7 @@ import pytest
 import migrator
 from migrator import Options
 from stores import DATA
+from tables import address_of
 from test_pairs import count_in, rows_in, unchanged, written
 
 SAMPLE = DATA / "chat.db"
@@ -42,13 +43,9 @@ def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     endpoint = request.getfixturevalue(f"{server}_endpoint")
     table = f"application-{uuid.uuid4().hex[:12]}"
     options = Options(state=str(tmp_path_factory.mktemp("states")), create=True, table_shape=shape)
-    report = migrator.migrate(str(SAMPLE), address(table, endpoint), options)
+    report = migrator.migrate(str(SAMPLE), address_of(table, endpoint), options)
     assert (report.outcome, report.proven) == ("done", "digest")
     return table, endpoint, shape
-
-
-def address(table: str, endpoint: str) -> str:
-    return f"dynamodb://{table}?region=eu-west-1&endpoint={endpoint}"
 
 
 @pytest.fixture
@@ -183,7 +180,7 @@ def test_sessions_are_found_where_luminoracore_can_find_them(
 def lived_on(luminoracore: ModuleType, moto_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A new table of ours into which LuminoraCore has written since; its address."""
     table = f"application-{uuid.uuid4().hex[:12]}"
-    migrator.migrate(str(SAMPLE), address(table, moto_endpoint), options(tmp_path_factory.mktemp("lived")))
+    migrator.migrate(str(SAMPLE), address_of(table, moto_endpoint), options(tmp_path_factory.mktemp("lived")))
     with pytest.MonkeyPatch.context() as patch:
         storage = on_table(luminoracore, table, moto_endpoint, patch)
 
@@ -206,7 +203,7 @@ def lived_on(luminoracore: ModuleType, moto_endpoint: str, tmp_path_factory: pyt
         assert (await storage.get_affinity("кира-0", "a new friend"))["affinity_points"] == 3
 
     asyncio.run(live())
-    return address(table, moto_endpoint)
+    return address_of(table, moto_endpoint)
 
 
 NEW = 5

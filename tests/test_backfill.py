@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 import migrator
 from migrator import Options
 from migrator.adapters import memory
 from migrator.run import Silent
+from tables import address_of, client_of, items_of
 from test_run import episode, fact, fill, lines_of, records_of
 
 KEEP, NEWER = Options(existing="keep"), Options(existing="newer")
@@ -172,10 +172,10 @@ def _dynamodb(
 ) -> tuple[str, Write, Callable[[], dict[str, Any]]]:
     endpoint = request.getfixturevalue("dynamodb_local_endpoint")
     name = f"backfill-{uuid.uuid4().hex[:12]}"
-    address = f"dynamodb://{name}?region=eu-west-1&endpoint={endpoint}"
+    address = address_of(name, endpoint)
     fill(names[1], "fact", fact("u", "first"))
     migrator.migrate(f"memory:{names[1]}", address, Options(create=True))
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=endpoint)
+    client = client_of(endpoint)
 
     def write(key: str, value: str, stamp: str) -> bool:
         item = fact("u", key, value, updated_at=stamp) | {"SK": f"FACT#c#{key}", "user_id": "u"}
@@ -184,8 +184,7 @@ def _dynamodb(
         return True
 
     def read() -> dict[str, Any]:
-        pages = client.get_paginator("scan").paginate(TableName=name)
-        items = [item for page in pages for item in page["Items"]]
+        items = items_of(client, name)
         return {i["key"]["S"]: (i["value"]["S"], i["updated_at"]["S"]) for i in items if "updated_at" in i}
 
     return f"{address}&tz=UTC", write, read

@@ -13,11 +13,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 import migrator
 from migrator import Options
+from tables import client_of
 from test_run import lines_of
 
 STAMP = "2026-01-02T03:04:05.678901"
@@ -40,7 +40,7 @@ def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, 
     endpoint = request.getfixturevalue("dynamodb_local_endpoint")
     name = f"bad-input-{os.getpid()}-{tmp_path.name}"
     yield "dynamodb", f"dynamodb://{name}?region=eu-west-1&endpoint={endpoint}"
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=endpoint)
+    client = client_of(endpoint)
     client.delete_table(TableName=name)
 
 

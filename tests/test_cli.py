@@ -20,6 +20,7 @@ from migrator.cli import cli, main, migrate_main
 from migrator.console import harmless
 from migrator.errors import ConfigError
 from migrator.report import EXIT_CODES
+from tables import client_of
 
 DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parent.parent
@@ -446,9 +447,8 @@ def test_a_table_is_not_made_by_a_typing_error(capfd: pytest.CaptureFixture[str]
 
 
 def test_a_table_with_the_wrong_keys_is_refused(capfd: pytest.CaptureFixture[str], dynamodb_endpoint: str) -> None:
-    import boto3
 
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_endpoint)
+    client = client_of(dynamodb_endpoint)
     name = "wrong-keys"
     if name not in client.list_tables()["TableNames"]:
         client.create_table(

@@ -14,7 +14,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 import kills
@@ -25,6 +24,7 @@ from migrator.certificate import STEPS
 from migrator.checkpoint import State
 from migrator.console import Console
 from migrator.cutting_over import MOST_PASSES
+from tables import address_of, client_of, texts_of
 from test_run import lines_of
 
 LONG = os.environ.get("MIGRATOR_LONG") == "1"
@@ -422,11 +422,6 @@ def killer() -> Iterator[Killer]:
         yield killer
 
 
-def items_of(client: Any, table: str) -> list[str]:
-    pages = client.get_paginator("scan").paginate(TableName=table)
-    return sorted(json.dumps(item, sort_keys=True) for page in pages for item in page["Items"])
-
-
 @pytest.mark.timeout(7200 if LONG else 300)
 def test_killed_in_each_of_its_steps_and_resumed_it_ends_as_if_it_had_not_been(
     killer: Killer, dynamodb_local_endpoint: str, tmp_path: Path
@@ -436,13 +431,13 @@ def test_killed_in_each_of_its_steps_and_resumed_it_ends_as_if_it_had_not_been(
     One cutover is killed once in each step, and resumed each time: at the places of its durable writes, from the first to the one that
     remembers the step as done.
     """
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_local_endpoint)
+    client = client_of(dynamodb_local_endpoint)
 
     def trial(name: str, places: dict[str, int]) -> tuple[list[str], list[str]]:
         folder, table = tmp_path / name, f"killed-{uuid.uuid4().hex[:12]}"
         folder.mkdir()
         make_chat(folder / "chat.db", 60, 20)
-        address = f"dynamodb://{table}?region=eu-west-1&endpoint={dynamodb_local_endpoint}"
+        address = address_of(table, dynamodb_local_endpoint)
         terms = ("--create", "--delete-extra", "--max-delete", "3", "--quiet-for", "0", "--workers", "1")
         args, steps = ("cutover", str(folder / "chat.db"), address, *terms, "--yes-until"), []
         for until, within in (("catch-up", list(STEPS)[:3]), ("tail", list(STEPS)[3:])):
@@ -468,7 +463,7 @@ def test_killed_in_each_of_its_steps_and_resumed_it_ends_as_if_it_had_not_been(
             "key-4",
             "key-5",
         ]
-        items = items_of(client, table)
+        items = texts_of(client, table)
         client.delete_table(TableName=table)
         return items, steps
 

@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from migrator.duplicates import Duplicates
 from migrator.errors import StoreError
 from migrator.mapping_file import load_mapping
 from migrator.model import Row
+from tables import client_of
 
 KINDS = load_mapping("luminoracore-v1.1").kinds
 
@@ -192,7 +192,7 @@ def test_one_identity_under_two_keys_of_a_table_is_seen_whatever_the_keys(
     monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
     name = f"dup-{tmp_path.name}"[:60]
     address = f"dynamodb://{name}?region=eu-west-1&endpoint={dynamodb_local_endpoint}"
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_local_endpoint)
+    client = client_of(dynamodb_local_endpoint)
     migrator.init(address).make()
     for item in items:
         client.put_item(TableName=name, Item=_fact_item(*item))
@@ -212,7 +212,7 @@ def test_a_range_key_that_is_a_time_guarantees_nothing(
     """LuminoraCore's "schema 3", user_id/created_at: every save is an item more (fact sheet 2.10)."""
     monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
     name = f"dup-{tmp_path.name}"[:60]
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_local_endpoint)
+    client = client_of(dynamodb_local_endpoint)
     client.create_table(
         TableName=name,
         KeySchema=[

@@ -27,6 +27,7 @@ from migrator import cli, engine
 from migrator.adapters import base, dynamodb_requests, dynamodb_source, sql_dialect, sql_source
 from migrator.adapters.dynamodb_requests import Denied, Expired, Pace, Taken
 from migrator.errors import Interrupted, MigratorError
+from tables import address_of, client_of, items_of, texts_of
 
 LONG = os.environ.get("MIGRATOR_LONG") == "1"
 FAULTY = Path(faulty.__file__)
@@ -93,8 +94,8 @@ class Place:
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
         self.table = f"faults-{uuid.uuid4().hex[:12]}"
-        self.client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=self.upstream)
-        self.address = f"dynamodb://{self.table}?region=eu-west-1&endpoint={self.between.endpoint}"
+        self.client = client_of(self.upstream)
+        self.address = address_of(self.table, self.between.endpoint)
         self.file = self.folder / "out.jsonl"
 
     def make(self, items: Items) -> None:
@@ -110,8 +111,7 @@ class Place:
             assert not self.client.batch_write_item(RequestItems={self.table: puts})["UnprocessedItems"]
 
     def items(self) -> list[str]:
-        pages = self.client.get_paginator("scan").paginate(TableName=self.table, ConsistentRead=True)
-        return sorted(json.dumps(item, sort_keys=True) for page in pages for item in page["Items"])
+        return texts_of(self.client, self.table)
 
     def run(self, *args: str) -> Ended:
         self.capsys.readouterr()
@@ -145,12 +145,10 @@ def items(chat: Path, server: str, tmp_path_factory: pytest.TempPathFactory) -> 
     """What a clean run makes of chat.db."""
     folder = tmp_path_factory.mktemp("clean")
     table = f"faults-clean-{uuid.uuid4().hex[:8]}"
-    address = f"dynamodb://{table}?region=eu-west-1&endpoint={server}"
+    address = address_of(table, server)
     command = ["migrate", str(chat), address, "--create", "--state", str(folder)]
     subprocess.run([sys.executable, "-m", "migrator", *command], check=True, capture_output=True, timeout=120)
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=server)
-    pages = client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
-    found = [item for page in pages for item in page["Items"]]
+    found = items_of(client_of(server), table)
     assert len(found) == FACTS + EPISODES
     return found
 

@@ -14,12 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 import migrator
 from migrator import Options
 from migrator.adapters import memory
+from tables import client_of
 from test_run import fact, fill, lines_of
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ class Table:
     def __init__(self, endpoint: str) -> None:
         self.name = f"hazards-{uuid.uuid4().hex[:12]}"
         self.address = f"dynamodb://{self.name}?region=eu-west-1&endpoint={endpoint}"
-        self.client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=endpoint)
+        self.client = client_of(endpoint)
 
     def items(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.client.scan(TableName=self.name)["Items"]

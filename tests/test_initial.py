@@ -10,11 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from migrator import commands
 from migrator.errors import ConfigError
+from tables import client_of
 from test_application import on_table
 from test_cli import run
 
@@ -47,7 +47,7 @@ def test_luminoracore_uses_a_new_table_as_its_own(
 ) -> None:
     name = f"init-{uuid.uuid4().hex[:12]}"
     commands.init(f"dynamodb://{name}?region=eu-west-1&endpoint={dynamodb_local_endpoint}").make()
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_local_endpoint)
+    client = client_of(dynamodb_local_endpoint)
     described = client.describe_table(TableName=name)["Table"]
     assert [each["AttributeName"] for each in described["KeySchema"]] == ["user_id", "SK"]
     assert "GlobalSecondaryIndexes" not in described

@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 import migrator
@@ -28,6 +27,7 @@ from migrator.inspection import Inspection
 from migrator.secret_signs import hidden, is_secret_name, secrets_in
 from migrator.users import Users
 from stores import MAPPING, record_of
+from tables import client_of
 
 DATA = Path(__file__).parent / "data"
 
@@ -202,7 +202,7 @@ def test_what_luminoracore_does_not_find_is_named_with_the_reason(
     address = f"dynamodb://{table}?region=eu-west-1&endpoint={moto_endpoint}"
     lines_file([fact(0), fact(1), record_of("session", 5).to_plain()])
     migrator.migrate("x.jsonl", address, migrator.Options(create=True))
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=moto_endpoint)
+    client = client_of(moto_endpoint)
     strayed = item(
         user_id="ana9", SK="FACT#elsewhere", category="work", key="boss", value="secret thing", created_at="2025-03-01"
     )

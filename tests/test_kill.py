@@ -21,10 +21,10 @@ import pytest
 import kills
 import proxy
 from conftest import skip_for
-from kills import KILLED, Ended, Killer, Place
+from kills import KILLED, PAGE, Ended, Killer, Place
+from tables import address_of, client_of
 
 LONG = os.environ.get("MIGRATOR_LONG") == "1"
-PAGE = 4
 SOURCES = ("db", "jsonl", "json", "dynamodb")
 SINKS = ("db", "jsonl", "jsonl.gz", "json", "dynamodb")
 REPLACED = ("db", "jsonl", "json", "dynamodb")
@@ -38,29 +38,17 @@ CREWS: tuple[dict[str, Any], ...] = (
 PARALLEL = [(source, sink) for source in ("db", "jsonl", "dynamodb") for sink in ("jsonl", "json", "dynamodb")]
 
 
-@pytest.fixture(scope="module")
-def killer() -> Iterator[Killer]:
-    with kills.killing(PAGE) as killer:
-        yield killer
-
-
-@pytest.fixture(scope="module")
-def between(moto_endpoint: str) -> Iterator[proxy.Proxy]:
-    with proxy.before(moto_endpoint) as between:
-        yield between
-
-
 class Bench:
     """Makes trials: places with a source that is not written to, and command lines there."""
 
     def __init__(self, killer: Killer, between: proxy.Proxy, folder: Path, pair: tuple[str, str, str]) -> None:
         self.killer, self.between, self.folder = killer, between, folder
         self.source, self.sink, self.existing = pair
-        self.client = kills.client_of(between.upstream)
+        self.client = client_of(between.upstream)
         if self.source == "dynamodb":
             table = f"from-{id(self)}"
             kills.write_table(self.client, table, kills.SOURCE)
-            self.address = kills.address_of(table, between.upstream)
+            self.address = address_of(table, between.upstream)
         else:
             path = folder / f"chat.{self.source}"
             kills.WRITERS[self.source](path, kills.SOURCE)
@@ -310,7 +298,7 @@ def alone(moto_endpoint: str) -> Iterator[proxy.Proxy]:
 
 def test_workers_die_with_the_coordinator(killer: Killer, alone: proxy.Proxy, tmp_path: Path) -> None:
     """Killed alone in the middle, with worker processes: no write reaches the endpoint later than a second after."""
-    address = kills.address_of("workers-die", alone.endpoint)
+    address = address_of("workers-die", alone.endpoint)
     with begin(tmp_path, address) as process:
         wait_for(alone, 100)
         workers = [
@@ -337,7 +325,7 @@ def test_a_signal_to_all_or_one_leaves_every_acknowledged_record_in_the_account(
     number: int, code: int, killer: Killer, alone: proxy.Proxy, tmp_path: Path
 ) -> None:
     """Ctrl-C reaches the whole group, the workers too; SIGTERM the coordinator alone."""
-    address = kills.address_of(f"signal-{code}", alone.endpoint)
+    address = address_of(f"signal-{code}", alone.endpoint)
     with begin(tmp_path, address) as process:
         wait_for(alone, 100)
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)

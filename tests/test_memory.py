@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import boto3
 import psutil
 import pytest
 
 from kills import make_chat
+from tables import client_of
 
 LONG = os.environ.get("MIGRATOR_LONG") == "1"
 FACTS = 1_000_000 if LONG else 20_500
@@ -130,4 +130,4 @@ def test_verifying_a_table(dynamodb_local_endpoint: str, tmp_path: Path) -> None
     address = f"dynamodb://{name}?endpoint={dynamodb_local_endpoint}&region=eu-west-1"
     assert peak_of(tmp_path, "migrate", "chat.db", address, "--create") < PROMISED
     assert peak_of(tmp_path, "verify", "chat.db", address) < PROMISED
-    boto3.client("dynamodb", endpoint_url=dynamodb_local_endpoint, region_name="eu-west-1").delete_table(TableName=name)
+    client_of(dynamodb_local_endpoint).delete_table(TableName=name)

@@ -9,7 +9,7 @@ import resource
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ from kills import Killer
 from migrator import Options
 from migrator.adapters import sql_sink, sqlite_snapshot
 from migrator.checkpoint import Checkpoint, State
-from test_kill import CREWS, LONG, PAGE, Bench, point
+from test_kill import CREWS, LONG, Bench, point
 
 FULL = [("db", "db", "refuse"), ("db", "jsonl.gz", "refuse"), ("jsonl", "json", "refuse"), ("dynamodb", "db", "refuse")]
 FULL += [
@@ -33,18 +33,6 @@ FULL += [
     ("db", "dynamodb", "replace"),
     ("db", "json", "replace"),
 ]
-
-
-@pytest.fixture(scope="module")
-def killer() -> Iterator[Killer]:
-    with kills.killing(PAGE) as killer:
-        yield killer
-
-
-@pytest.fixture(scope="module")
-def between(moto_endpoint: str) -> Iterator[proxy.Proxy]:
-    with proxy.before(moto_endpoint) as between:
-        yield between
 
 
 @pytest.fixture(autouse=True)

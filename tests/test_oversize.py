@@ -19,7 +19,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,6 +35,7 @@ from migrator.errors import ConfigError, RecordError
 from migrator.layout import PART_MARK
 from migrator.mapping_file import load_mapping
 from migrator.model import Existing, Reject, Row
+from tables import address_of, client_of, items_of
 from test_cli import run
 
 BLOB, V1 = "session_blob", "luminoracore-v1.0"
@@ -51,14 +51,11 @@ class Table:
 
     def __init__(self, endpoint: str) -> None:
         self.name = f"oversize-{uuid.uuid4().hex[:12]}"
-        self.address = f"dynamodb://{self.name}?region=eu-west-1&endpoint={endpoint}"
-        self.client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=endpoint)
+        self.address = address_of(self.name, endpoint)
+        self.client = client_of(endpoint)
 
     def items(self) -> list[Item]:
-        pages = self.client.get_paginator("scan").paginate(TableName=self.name, ConsistentRead=True)
-        return sorted(
-            (item for page in pages for item in page["Items"]), key=lambda item: json.dumps(item, default=repr)
-        )
+        return items_of(self.client, self.name)
 
     def parts(self) -> list[Item]:
         return [item for item in self.items() if "part" in item]

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-import boto3
 import pytest
 
 import migrator
 import proxy
 from migrator import Options, commands
+from tables import client_of
 
 DATA = Path(__file__).parent / "data"
 README = Path(__file__).parent.parent / "README.md"
@@ -54,7 +54,7 @@ class Place:
 
     def odd(self) -> None:
         """A fact under two keys, and a line that carries a time-to-live."""
-        client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=self.between.endpoint)
+        client = client_of(self.between.endpoint)
         item = next(each for each in client.scan(TableName=self.name)["Items"] if each["SK"]["S"].startswith("FACT#"))
         client.put_item(
             TableName=self.name, Item=item | {"SK": {"S": item["SK"]["S"] + "_old"}, "TTL": {"N": "4102444800"}}

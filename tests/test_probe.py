@@ -13,12 +13,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 import migrator
 from migrator import commands, probe
 from migrator.model import Finding
+from tables import client_of
 
 DATA = Path(__file__).parent / "data"
 Held = Callable[[], list[Any]]
@@ -39,7 +39,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str,
         yield str(path), lambda: _rows(path)
         return
     endpoint = request.getfixturevalue(f"{request.param}_endpoint")
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=endpoint)
+    client = client_of(endpoint)
     name = f"probe-{os.getpid()}-{tmp_path.name}"[:100]
     address = f"dynamodb://{name}?region=eu-west-1&endpoint={endpoint}"
     migrator.migrate(DATA / "chat.db", address, migrator.Options(create=True, kinds=("mood",)))

@@ -16,7 +16,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import boto3
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -42,6 +41,7 @@ from migrator.mapping_file import load_mapping
 from migrator.model import Origin, Partition, Record, Reject, Row, Snapshot, Tally
 from migrator.pair import BUCKETS, Digest, Pair
 from migrator.values import canonical, from_json, to_json, to_plain_json
+from tables import client_of
 
 # Pairs of stores -------------------------------------------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class Place:
         if address.store == "memory":
             memory.forget(address.name)
         elif self.endpoint:
-            with closing(boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=self.endpoint)) as client:
+            with closing(client_of(self.endpoint)) as client:
                 client.delete_table(TableName=address.name)
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +35,7 @@ from migrator.mapping_file import load_mapping
 from migrator.model import Existing, Row
 from migrator.run import Silent
 from stores import records, rows_of
+from tables import client_of
 from test_dynamodb import KINDS, Stub, at, fact, put_rows, refusal, setting, stub, table
 
 __all__ = ["setting", "stub", "table"]  # fixtures
@@ -448,7 +448,7 @@ def test_every_request_asks_what_it_takes(stub: Stub, setting: Setting) -> None:
 def test_by_default_a_quarter_of_a_provisioned_table_is_taken(
     dynamodb_local_endpoint: str, tmp_path: Path, table: str
 ) -> None:
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_local_endpoint)
+    client = client_of(dynamodb_local_endpoint)
     layout = load_mapping("luminoracore-v1.1").layouts["session_id/SK+GSI1"]
     index, hashed, ranged = layout.index or ("", "", "")
     schema = lambda *names: [{"AttributeName": n, "KeyType": r} for n, r in zip(names, ("HASH", "RANGE"))]  # noqa: E731

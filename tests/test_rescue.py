@@ -23,13 +23,13 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
-import boto3
 import pytest
 
 import migrator
 from migrator import ConfigError, Options, Report
 from migrator.adapters import memory, sql
 from migrator.run import Silent
+from tables import client_of
 
 USERS = [f"user-{number}" for number in range(50)]
 LUNA = "Dr. Luna"
@@ -57,7 +57,7 @@ def table(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_endpoint)
     name = f"rescue-{uuid.uuid4().hex[:12]}"
     yield f"dynamodb://{name}?region=eu-west-1&endpoint={moto_endpoint}"
-    with closing(boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=moto_endpoint)) as client:
+    with closing(client_of(moto_endpoint)) as client:
         if name in client.list_tables()["TableNames"]:
             client.delete_table(TableName=name)
 

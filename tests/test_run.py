@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 import migrator
@@ -25,6 +24,7 @@ from migrator.errors import AccountError
 from migrator.mapping_file import load_mapping
 from migrator.model import Existing, Page, Reject
 from migrator.pair import Pair
+from tables import client_of
 
 KINDS = load_mapping("luminoracore-v1.1").kinds
 
@@ -584,7 +584,7 @@ def test_two_runs_at_once_are_one_too_many(names: tuple[str, str], monkeypatch: 
 @pytest.fixture
 def table(dynamodb_endpoint: str, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A name for a table, its address, and a boto3 client."""
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_endpoint)
+    client = client_of(dynamodb_endpoint)
     name = f"run-{uuid.uuid4().hex[:12]}"
     yield name, f"dynamodb://{name}?region=eu-west-1&endpoint={dynamodb_endpoint}", client
     if name in client.list_tables()["TableNames"]:

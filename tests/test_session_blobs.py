@@ -19,7 +19,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,6 +33,7 @@ from migrator.errors import ConfigError, StoreError
 from migrator.mapping_file import load_mapping, recognise
 from migrator.model import Address, Existing, Row, Shape
 from stores import DATA
+from tables import client_of
 from test_cli import run
 
 MAPPING = load_mapping("luminoracore-v1.0")
@@ -82,7 +82,7 @@ Table = tuple[str, Any]
 def table(dynamodb_endpoint: str) -> Iterator[Table]:
     """The address of a table that is not there yet, and a client for it."""
     name = f"blobs-{uuid.uuid4().hex[:12]}"
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_endpoint)
+    client = client_of(dynamodb_endpoint)
     yield f"dynamodb://{name}?region=eu-west-1&endpoint={dynamodb_endpoint}", client
     if name in client.list_tables()["TableNames"]:
         client.delete_table(TableName=name)

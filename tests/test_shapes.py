@@ -15,7 +15,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 import migrator
@@ -23,7 +22,8 @@ from migrator import Options, Report
 from migrator.binding import shape_of
 from migrator.mapping_file import load_mapping
 from stores import DATA
-from test_application import SAMPLE, address, as_text, column, from_dynamodb, on_table, users
+from tables import address_of, client_of, items_of
+from test_application import SAMPLE, as_text, column, from_dynamodb, on_table, users
 from test_run import lines_of
 
 MAPPING = load_mapping("luminoracore-v1.1")
@@ -39,7 +39,7 @@ class Tables:
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
-        self.client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=endpoint)
+        self.client = client_of(endpoint)
         self.made: list[str] = []
         self.is_slow = False
 
@@ -48,7 +48,7 @@ class Tables:
         return self.made[-1]
 
     def address(self, name: str) -> str:
-        return address(name, self.endpoint)
+        return address_of(name, self.endpoint)
 
     def like(self, described: dict[str, Any], items: Items) -> str:
         """A table as DescribeTable described it, with these items."""
@@ -70,8 +70,7 @@ class Tables:
         return name
 
     def items(self, name: str) -> Items:
-        pages = self.client.get_paginator("scan").paginate(TableName=name)
-        return sorted((item for page in pages for item in page["Items"]), key=lambda item: repr(sorted(item.items())))
+        return items_of(self.client, name)
 
     def close(self) -> None:
         for name in self.client.list_tables()["TableNames"]:

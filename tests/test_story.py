@@ -18,11 +18,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import boto3
 import pytest
 
 import migrator
 from migrator import Options, Terms, cli, commands
+from tables import client_of
 from test_application import on_table
 from test_rescue import USERS, answers, chat, sessions, sqlite
 
@@ -134,7 +134,7 @@ def test_a_chat_that_forgets_is_helped_from_the_first_minute_to_the_last(
     back = asyncio.run(_facts(sqlite(luminoracore, path)))
     assert back.keys() == asyncio.run(_facts(there)).keys()
     assert back["user-7", "health", "on DynamoDB"] == "yes"
-    client = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=dynamodb_local_endpoint)
+    client = client_of(dynamodb_local_endpoint)
     client.delete_table(TableName=name)
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from awkward import meaning
 from migrator.values import by_value, canonical, from_json, number, of_decimal, to_json, untag
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -37,21 +38,6 @@ LEAVES = st.none() | st.booleans() | NUMBERS | TEXTS | BYTES | SETS | st.sampled
 VALUES = st.recursive(
     LEAVES, lambda held: st.lists(held, max_size=4) | st.dictionaries(KEYS, held, max_size=4), max_leaves=12
 )
-
-
-def meaning(value: Any) -> Any:
-    """What a value is, in a form where == means "the same value": the definition that the tests hold `canonical` to."""
-    if value is None or isinstance(value, bool | str | bytes):
-        return type(value).__name__, value
-    if isinstance(value, float) and not math.isfinite(value):
-        return "float", repr(value)
-    if isinstance(value, int | float | Decimal):
-        return "number", Fraction(repr(value) if isinstance(value, float) else value)
-    if isinstance(value, frozenset):
-        return "set", frozenset(map(meaning, value))
-    if isinstance(value, list):
-        return "list", tuple(map(meaning, value))
-    return "object", frozenset((name, meaning(held)) for name, held in value.items())
 
 
 @given(VALUES)

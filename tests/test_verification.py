@@ -51,6 +51,12 @@ def equal_sides(names: tuple[str, str], *more: dict[str, Any]) -> None:
         fill(name, "fact", fact("u", "k1"), fact("u", "k2"), *more)
 
 
+def leave_behind(name: str) -> None:
+    """Into a store like those of `equal_sides`: a fact that cannot travel, and an older one of an identity that is there."""
+    broken = fact("u", "broken") | {"confidence": "much"}
+    fill(name, "fact", broken, fact("u", "k2", "older", updated_at="2020-01-01"))
+
+
 class Telling(Silent):
     """Keeps what it is told."""
 
@@ -129,12 +135,7 @@ def test_what_cannot_be_read_in_the_sink_is_a_difference(names: tuple[str, str])
 
 def test_what_could_not_travel_ends_with_rejects_and_is_named(names: tuple[str, str]) -> None:
     equal_sides(names)
-    fill(
-        names[0],
-        "fact",
-        fact("u", "broken") | {"confidence": "much"},
-        fact("u", "k2", "older", updated_at="2020-01-01"),
-    )
+    leave_behind(names[0])
     report = verify(names)
     assert (report.outcome, report.exit_code, report.proven, report.rejected) == ("rejects", 3, "digest", 1)
     tally = report.kinds["fact"].tally
@@ -371,12 +372,7 @@ def test_a_comparison_leaves_neither_files_open_nor_anything_beside_its_report(
 
 def test_a_comparison_forgets_the_one_before(names: tuple[str, str]) -> None:
     equal_sides(names)
-    fill(
-        names[0],
-        "fact",
-        fact("u", "broken") | {"confidence": "much"},
-        fact("u", "k2", "older", updated_at="2020-01-01"),
-    )
+    leave_behind(names[0])
     assert verify(names).rejects_file is not None
     store = memory.store(names[0])
     for place in [place for place, row in store.rows.items() if place > 1]:
