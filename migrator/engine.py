@@ -20,6 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -491,6 +492,9 @@ class Crew:
                 initializer=_start_worker,
                 initargs=(theirs, str(state.path.parent), state.name, os.getpid()),
             )
+            with _deaf_to_ctrl_c():
+                for _ in range(workers):
+                    self.executor.submit(int)  # each starts one
         else:
             self.executor = ThreadPoolExecutor(workers, thread_name_prefix="migrator")
 
@@ -503,6 +507,20 @@ class Crew:
         if not self._is_given:
             self.executor.shutdown(wait=True, cancel_futures=True)
         self.end_at_once()
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started inside never hear it, not even before they have come to ignore it: they would leave tracebacks."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # or it would be started within, and unblock what is blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(pipe: Connection, state_root: str, state_name: str, coordinator: int) -> None:

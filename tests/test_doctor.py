@@ -692,7 +692,10 @@ def run(*args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_exit_code_says_whether_what_is_configured_keeps_data(chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_code_says_whether_what_is_configured_keeps_data(
+    chat: Path, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", moto_endpoint)  # there is no table, and that is soon said
     well = run()
     assert (well.returncode, well.stderr) == (0, "")
     assert well.stdout.splitlines()[-1] == "what is configured keeps what the chat saves"

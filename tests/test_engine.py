@@ -1052,3 +1052,13 @@ def test_a_worker_process_ends_at_sigterm(bench: Bench) -> None:
         worker.wait(60)
     finally:
         crew.close()
+
+
+def test_a_worker_process_is_deaf_to_ctrl_c_from_its_first_moment(bench: Bench) -> None:
+    """Blocked when it was started, not only ignored once it has imported what it needs; the coordinator goes on hearing it."""
+    crew = Crew(2, True, bench.state)
+    try:
+        assert signal.SIGINT in crew.executor.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result(timeout=120)
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        crew.close()

@@ -24,7 +24,7 @@ import faulty
 from faulty import SCRIPTS, Fault
 from kills import account, make_chat
 from migrator import cli, engine
-from migrator.adapters import base, dynamodb_requests, dynamodb_source, sql_dialect, sql_source
+from migrator.adapters import base, dynamodb_governor, dynamodb_requests, dynamodb_source, sql_dialect, sql_source
 from migrator.adapters.dynamodb_requests import Denied, Expired, Pace, Taken
 from migrator.errors import Interrupted, MigratorError
 from tables import address_of, client_of, items_of, texts_of
@@ -63,6 +63,7 @@ def _small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "PAGE_ROWS", 25)
     monkeypatch.setattr(sql_source, "_PARTITION_ROWS", 25)
     monkeypatch.setattr(engine, "SLICE_PAGES", 1)
+    monkeypatch.setattr(dynamodb_governor, "_LEAST_STEP", 10_000.0)  # back at full speed soon after it was throttled
     monkeypatch.setattr(dynamodb_requests, "PAUSE_BASE", 0.001)
     monkeypatch.setattr(dynamodb_requests, "PAUSE_CAP", 0.05)
     monkeypatch.setattr(dynamodb_requests, "ANSWER_SECONDS", 1)
