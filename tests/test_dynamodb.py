@@ -3,12 +3,14 @@
 Faults come from `Stub`, an endpoint of our own; real behaviour from the servers of tests/README.md. Time is virtual where it is long.
 """
 
+import gc
 import json
 import random
 import socket
 import threading
 import time
 import uuid
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
@@ -24,7 +26,7 @@ import endpoint
 from migrator.adapters import dynamodb_source
 from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb import ADAPTER
-from migrator.adapters.dynamodb_requests import GivenUp, Pace
+from migrator.adapters.dynamodb_requests import GivenUp, Pace, Table
 from migrator.adapters.dynamodb_sink import DynamoDBSink
 from migrator.adapters.dynamodb_source import DynamoDBReader, DynamoDBSource
 from migrator.adapters.dynamodb_values import from_attribute, item_size, to_attribute, to_item
@@ -891,3 +893,19 @@ def test_few_segments_for_a_small_table(
     assert {part.spec["of"] for part in parts} == {3}
     assert len(rows_of(reader, 8)) == 60
     sink.close()
+
+
+def test_tables_that_are_open_at_once_share_a_session_and_none_outlives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who logs in anew between two runs of one process is let in with what is there then."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "first")
+    here = Address("dynamodb", "dynamodb", "dynamodb://here", "here", {"region": "eu-west-1"})
+    first, second = Table(here), Table(here)
+    assert first._session is second._session
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "second")
+    third = Table(here)
+    assert third._session is not first._session
+    assert third._session.get_credentials().access_key == "second"
+    gone = weakref.ref(first._session)
+    del first, second
+    gc.collect()
+    assert gone() is None

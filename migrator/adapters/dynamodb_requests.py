@@ -8,6 +8,7 @@ that nothing is left out and nothing spins; what must not be repeated it raises,
 from __future__ import annotations
 
 import math
+import os
 import random
 import threading
 import time
@@ -398,6 +399,21 @@ def _service_models() -> Any:
     return botocore.loaders.Loader()
 
 
+_sessions: WeakValueDictionary[tuple[object, ...], Any] = WeakValueDictionary()
+_sessions_lock = threading.Lock()  # a session makes one client at a time
+
+
+def _shared_session(profile: str | None) -> Any:
+    """One for all the stores that are open under one profile and one environment: to make it takes longer than a client. Gone with the last of them."""
+    name = profile, *sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+    session = _sessions.get(name)
+    if session is None:
+        own = botocore.session.Session(profile=profile)
+        own.register_component("data_loader", _service_models())
+        session = _sessions[name] = boto3.Session(botocore_session=own)
+    return session
+
+
 def _client(address: Address) -> tuple[Any, Any]:
     """Raises ConfigError if the address, the profile or the region do not make one."""
     options = address.options
@@ -411,12 +427,11 @@ def _client(address: Address) -> tuple[Any, Any]:
         user_agent="migrator",  # else it is put together anew for each request
     )
     try:
-        own = botocore.session.Session(profile=options.get("profile"))
-        own.register_component("data_loader", _service_models())
-        session = boto3.Session(botocore_session=own)
-        client = session.client(
-            "dynamodb", region_name=options.get("region"), endpoint_url=options.get("endpoint"), config=config
-        )
+        with _sessions_lock:
+            session = _shared_session(options.get("profile"))
+            client = session.client(
+                "dynamodb", region_name=options.get("region"), endpoint_url=options.get("endpoint"), config=config
+            )
     except boto.ProfileNotFound as exc:
         raise NoProfile(f"{address.text}: {exc}; see `aws configure list-profiles`") from exc
     except boto.NoRegionError as exc:
