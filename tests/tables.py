@@ -1,13 +1,24 @@
 """DynamoDB tables as boto3 alone sees them: what tests hold our adapter to."""
 
 import json
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import boto3
 
 
+@cache
 def client_of(endpoint: str) -> Any:
+    """One for each server: to make it takes longer than most that is asked of it. Closed, it goes on with new connections."""
     return boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=endpoint)
+
+
+def fill(client: Any, table: str, items: Sequence[dict[str, Any]]) -> None:
+    """Put items with distinct keys."""
+    for start in range(0, len(items), 25):
+        puts = [{"PutRequest": {"Item": item}} for item in items[start : start + 25]]
+        assert not client.batch_write_item(RequestItems={table: puts})["UnprocessedItems"]
 
 
 def address_of(table: str, endpoint: str) -> str:

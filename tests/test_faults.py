@@ -27,7 +27,7 @@ from migrator import cli, engine
 from migrator.adapters import base, dynamodb_governor, dynamodb_requests, dynamodb_source, sql_dialect, sql_source
 from migrator.adapters.dynamodb_requests import Denied, Expired, Pace, Taken
 from migrator.errors import Interrupted, MigratorError
-from tables import address_of, client_of, items_of, texts_of
+from tables import address_of, client_of, fill, items_of, texts_of
 
 LONG = os.environ.get("MIGRATOR_LONG") == "1"
 FAULTY = Path(faulty.__file__)
@@ -107,9 +107,7 @@ class Place:
             KeySchema=[{"AttributeName": "user_id", "KeyType": "HASH"}, {"AttributeName": "SK", "KeyType": "RANGE"}],
             AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("user_id", "SK")],
         )
-        for start in range(0, len(items), 25):
-            puts = [{"PutRequest": {"Item": item}} for item in items[start : start + 25]]
-            assert not self.client.batch_write_item(RequestItems={self.table: puts})["UnprocessedItems"]
+        fill(self.client, self.table, items)
 
     def items(self) -> list[str]:
         return texts_of(self.client, self.table)

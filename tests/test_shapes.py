@@ -22,7 +22,7 @@ from migrator import Options, Report
 from migrator.binding import shape_of
 from migrator.mapping_file import load_mapping
 from stores import DATA
-from tables import address_of, client_of, items_of
+from tables import address_of, client_of, fill, items_of
 from test_application import SAMPLE, as_text, column, from_dynamodb, on_table, users
 from test_run import lines_of
 
@@ -65,8 +65,7 @@ class Tables:
         )
         while self.client.describe_table(TableName=name)["Table"]["TableStatus"] != "ACTIVE":
             time.sleep(0.05)
-        for item in items:
-            self.client.put_item(TableName=name, Item=item)
+        fill(self.client, name, items)
         return name
 
     def items(self, name: str) -> Items:
