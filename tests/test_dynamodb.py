@@ -249,8 +249,11 @@ NO_ANSWERS = {
 def test_a_passing_trouble_loses_nothing(
     stub: Stub, sink: DynamoDBSink, clock: VirtualTime, code: str, existing: Existing
 ) -> None:
+    pace = sink._pace
+    assert pace is not None
+
     def trouble(operation: str, request: dict[str, Any]) -> Any:
-        if len(stub.requests) % 3 == 0:
+        if pace._failures > 1:  # with what the other threads have under way, five in a row bring nothing at most
             return None
         if code == "dropped":
             raise endpoint.Dropped
@@ -260,7 +263,7 @@ def test_a_passing_trouble_loses_nothing(
     put_rows(sink, [fact(n) for n in range(130 if existing is Existing.EMPTY else 20)], existing)
     assert len(stub.items) == (130 if existing is Existing.EMPTY else 20)
     assert clock.waited
-    assert max(clock.waited) <= 5  # threads that fail at the same moment are one failure; how many do is chance
+    assert max(clock.waited) <= 1  # in which the governor looks again whether it may send
 
 
 def test_half_an_answer_is_not_nothing_there(stub: Stub, setting: Setting, clock: VirtualTime) -> None:
