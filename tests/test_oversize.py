@@ -265,10 +265,10 @@ def killed_at(step: int, source: Path, address: str, states: Path, *more: str) -
 def test_killed_before_any_write_and_resumed_it_ends_as_if_it_had_not_been(
     before: str, dynamodb_local_endpoint: str, tmp_path: Path
 ) -> None:
-    new = chat(tmp_path / "new.json", {"a": {"n": 1}, "long": noise(900_000), "z": []})
-    old = chat(
-        tmp_path / "old.json", {"a": {"n": 0}, "long": noise(500_000, 8) if before == "other parts" else "short"}
-    )
+    # Written in this order, that of their keys' digests: a batch before the record in parts, and one behind it.
+    new = chat(tmp_path / "new.json", {"short": {"n": 1}, "huge": noise(900_000), "small": []})
+    held = noise(500_000, 8) if before == "other parts" else "not so huge"
+    old = chat(tmp_path / "old.json", {"short": {"n": 0}, "huge": held})
     options = Options(
         mapping=V1, oversize="split", create=True, existing="replace" if before != "nothing" else "refuse"
     )
@@ -302,7 +302,7 @@ def test_killed_before_any_write_and_resumed_it_ends_as_if_it_had_not_been(
             assert table.items() == clean
         finally:
             table.drop()
-    assert step > 5  # three parts, their head, and what lies beside it, in one batch or two
+    assert step > 6  # three parts, their head, and what lies before and behind it
 
 
 # By hand ---------------------------------------------------------------------------------------------------------------
