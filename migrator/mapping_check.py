@@ -27,7 +27,7 @@ from migrator.places import Form, Place
 
 _FIELD_TYPES = get_args(FieldType)
 _FORMS = get_args(Form)
-_SORTS = {"sql": "sql", "json": "json", "dynamodb": "dynamodb"}
+_STORES = ("sql", "json", "dynamodb")
 _SLOT = re.compile(r"\{([a-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -41,8 +41,11 @@ _REQUEST = {*_REQUEST_KEYED, *_REQUEST_FIELDS, "defaults"}
 _FIELD = {"type", "null"}
 _LAYOUT = {"store", "like", "create", "key", "index", "ghosts", "also", "several_keys", "unread", "unread_later"}
 _KEYED = ("key", "index", "ghosts", "also", "several_keys", "unread", "unread_later")
-_KIND_LAYOUT = {"collection", "map", "except", "columns", "unique", "surrogate", "fields", "parsed", "request"}
 _KIND_KEYED = ("key", "index", "free", "marks", "extra", "index_wins", "opaque")
+_KIND_JSON = ("map", "except")
+_KIND_SQL = ("columns", "unique", "surrogate")
+_KIND_LAYOUT = {"collection", "fields", "parsed", "request", *_KIND_KEYED, *_KIND_JSON, *_KIND_SQL}
+_A_KEYED_STORE = "a keyed store (dynamodb)"
 _PLACE = {"attribute", "as", "otherwise"}
 
 
@@ -92,14 +95,12 @@ class Checker:
         body = self.table(data, "user", "")
         self.known(body, _USER, "user")
         names = {each.name for kind in kinds.values() for each in kind.fields}
-        field, session = (
-            self.text(body, "field", "user"),
-            self.text(body, "session", "user") if "session" in body else "",
-        )
+        field = self.text(body, "field", "user")
+        session = self.text(body, "session", "user") if "session" in body else ""
         for each in (field, session):
             if each and each not in names:
                 raise self.fail("user", f'no kind has a field "{each}"{self.near(each, names)}')
-        return User(field, session, tuple(self.texts(body, "shared", "user")) if "shared" in body else ())
+        return User(field, session, self.some(body, "shared", "user"))
 
     def like(self, name: str, layouts: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
         where = f"layouts.{name}"
@@ -145,14 +146,13 @@ class Checker:
             raise self.fail(where, "expires: the name of a field is wanted")
         if any(each.name == expires and each.type not in ("integer", "float") for each in fields):
             raise self.fail(where, f"expires: {expires} holds no epoch seconds; a number is wanted")
-        asked = self.asked(body, fields, f"{where}.asked") if "asked" in body else None
+        asked = self.asked(self.table(body, "asked", where), fields, f"{where}.asked") if "asked" in body else None
         return Kind(name, fields, tuple(identity), newest, expires, asked)
 
-    def asked(self, body: dict[str, Any], fields: tuple[Field, ...], where: str) -> Asked:
-        spec = self.table(body, "asked", where.removesuffix(".asked"))
+    def asked(self, spec: dict[str, Any], fields: tuple[Field, ...], where: str) -> Asked:
         self.known(spec, _ASKED, where)
         names = {each.name for each in fields}
-        by, gives = self.texts(spec, "by", where), self.texts(spec, "gives", where) if "gives" in spec else []
+        by, gives = self.texts(spec, "by", where), self.some(spec, "gives", where)
         recent = spec.get("recent", [])
         if recent and not (
             isinstance(recent, list) and [type(each) for each in recent] == [str, int] and recent[1] > 0
@@ -172,7 +172,7 @@ class Checker:
             self.all_fields(given, names, where, what)
         for word, told in apart.items():
             self.all_fields(told, names, where, f"apart: {word}")
-        return Asked(tuple(by), tuple(gives), (recent[0], recent[1]) if recent else None, figure, apart)
+        return Asked(tuple(by), gives, (recent[0], recent[1]) if recent else None, figure, apart)
 
     def all_fields(self, given: Iterable[str], names: set[str], where: str, what: str) -> None:
         for each in given:
@@ -198,14 +198,12 @@ class Checker:
     def layout(self, name: str, body: dict[str, Any], kinds: dict[str, Kind]) -> Layout:
         where = f"layouts.{name}"
         store = body.get("store")
-        if not isinstance(store, str) or store not in _SORTS:
-            raise self.fail(where, f'unknown store "{store}"; the stores are {", ".join(_SORTS)}')
+        if not isinstance(store, str) or store not in _STORES:
+            raise self.fail(where, f'unknown store "{store}"; the stores are {", ".join(_STORES)}')
         self.truth(body, "create", where)
         keyed = store == "dynamodb"
         if not keyed:
-            for unwanted in _KEYED:
-                if unwanted in body:
-                    raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
+            self.unwanted(body, _KEYED, _A_KEYED_STORE, where)
         key = tuple(self.texts(body, "key", where)) if keyed else ()
         if keyed and (len(key) > 2 or len(set(key)) < len(key)):
             raise self.fail(where, "key: one or two attribute names are wanted, the hash and the range")
@@ -285,19 +283,18 @@ class Checker:
     ) -> KindLayout:
         if not isinstance(spec, dict):
             raise self.fail(where, "a table is wanted")
-        self.known(spec, _KIND_LAYOUT | set(_KIND_KEYED), where)
+        self.known(spec, _KIND_LAYOUT, where)
+        if store != "dynamodb":
+            self.unwanted(spec, _KIND_KEYED, _A_KEYED_STORE, where)
+        if store != "json":
+            self.unwanted(spec, _KIND_JSON, "a JSON document", where)
+        if store != "sql":
+            self.unwanted(spec, _KIND_SQL, "an SQL table", where)
         places = self.places(kind, spec, where, store)
         keys: tuple[Key, ...] = ()
         index_keys: tuple[Key, ...] = ()
-        collections = spec.get("collection")
-        if isinstance(collections, str) and collections:
-            collections = (collections,)
-        else:
-            collections = tuple(self.texts(spec, "collection", where)) if "collection" in spec else ()
-        if store != "json":
-            for unwanted in ("map", "except"):
-                if unwanted in spec:
-                    raise self.fail(where, f"{unwanted}: only a JSON document has one")
+        name = spec.get("collection")
+        collections = (name,) if isinstance(name, str) and name else self.some(spec, "collection", where)
         if store == "dynamodb":
             keys = self.keys(kind, spec, "key", key, where)
             if index is not None:
@@ -307,51 +304,46 @@ class Checker:
             self.covers_identity(kind, keys, where)
             if not spec.get("marks"):
                 raise self.fail(where, "marks: name the attributes by which an item of this kind is told")
-        else:
-            for unwanted in _KIND_KEYED:
-                if unwanted in spec:
-                    raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
-            if "map" in spec and collections:
+        elif "map" in spec:
+            if collections:
                 raise self.fail(where, "collection: a document that is a map has none")
-            if "map" not in spec and not collections:
+        else:
+            if not collections:
                 raise self.fail(where, "collection: the name of its table or collection is missing")
-            if "map" not in spec and "except" in spec:
-                raise self.fail(where, "except: only a map has one")
-        if store != "sql":
-            for unwanted in ("columns", "unique", "surrogate"):
-                if unwanted in spec:
-                    raise self.fail(where, f"{unwanted}: only an SQL table has one")
-        columns = self.table(spec, "columns", where) if "columns" in spec else {}
-        for column, sql in columns.items():
-            if not isinstance(sql, str):
-                raise self.fail(f"{where}.columns", f"{column}: an SQL type in quotes is wanted")
-        if columns:
-            for place in places:
-                if place.attribute not in columns:
-                    raise self.fail(
-                        f"{where}.columns", f"no column {place.attribute}, where the field {place.field.name} lives"
-                    )
+            self.unwanted(spec, ("except",), "a map", where)
         layout = KindLayout(
             kind,
             places,
             collections,
             keys,
             index_keys,
-            tuple(self.texts(spec, "marks", where)) if "marks" in spec else (),
-            tuple(self.texts(spec, "extra", where)) if spec.get("extra", []) != [] else (),
-            tuple(self.texts(spec, "surrogate", where)) if spec.get("surrogate", []) != [] else (),
-            columns,
-            self.truth(spec, "unique", where),
-            self.truth(spec, "index_wins", where),
-            self.parsed(kind, spec, where),
-            self.map(kind, spec, places, where) if "map" in spec else (),
-            tuple(self.texts(spec, "except", where)) if spec.get("except", []) != [] else (),
-            self.request(kind, spec, keys, f"{where}.request", store),
+            marks=self.some(spec, "marks", where),
+            extra=self.some(spec, "extra", where, or_none=True),
+            surrogate=self.some(spec, "surrogate", where, or_none=True),
+            columns=self.columns(spec, places, where) if "columns" in spec else {},
+            unique=self.truth(spec, "unique", where),
+            index_wins=self.truth(spec, "index_wins", where),
+            parsed=self.parsed(kind, spec, where),
+            map=self.map(kind, spec, places, where) if "map" in spec else (),
+            excepted=self.some(spec, "except", where, or_none=True),
+            request=self.request(kind, spec, keys, f"{where}.request", store),
         )
         if "opaque" in spec:
             layout = replace(layout, opaque=self.opaque(layout, spec, where))
         self.no_clash(layout, where)
         return layout
+
+    def columns(self, spec: dict[str, Any], places: tuple[Place, ...], where: str) -> dict[str, str]:
+        columns = self.table(spec, "columns", where)
+        for column, sql in columns.items():
+            if not isinstance(sql, str):
+                raise self.fail(f"{where}.columns", f"{column}: an SQL type in quotes is wanted")
+        for place in places if columns else ():
+            if place.attribute not in columns:
+                raise self.fail(
+                    f"{where}.columns", f"no column {place.attribute}, where the field {place.field.name} lives"
+                )
+        return columns
 
     def opaque(self, layout: KindLayout, spec: dict[str, Any], where: str) -> tuple[str, ...]:
         """The attributes that may be compressed or split: they hold text, and nobody but migrator has to understand them."""
@@ -407,16 +399,13 @@ class Checker:
         spec = self.table(body, "request", where) if "request" in body else {}
         self.known(spec, _REQUEST, where)
         names = {each.name for each in kind.fields}
-        lists = {each: tuple(self.texts(spec, each, where)) for each in _REQUEST_FIELDS if each in spec}
+        filled, present, numbers, text = lists = [self.some(spec, each, where) for each in _REQUEST_FIELDS]
         defaults = self.table(spec, "defaults", where) if "defaults" in spec else {}
-        for what, given in (*lists.items(), ("defaults", defaults)):
+        for what, given in zip((*_REQUEST_FIELDS, "defaults"), (*lists, defaults), strict=True):
             self.all_fields(given, names, where, what)
-        filled, present, numbers, text = (lists.get(each, ()) for each in _REQUEST_FIELDS)
-        made = Request((), (), None, filled, present, numbers, text, defaults)
+        made = Request(filled=filled, present=present, numbers=numbers, text=text, defaults=defaults)
         if store != "dynamodb":
-            for unwanted in _REQUEST_KEYED:
-                if unwanted in spec:
-                    raise self.fail(where, f"{unwanted}: only a keyed store (dynamodb) has one")
+            self.unwanted(spec, _REQUEST_KEYED, _A_KEYED_STORE, where)
             return made
         query = self.asking(spec["query"], kind, where, "query", len(keys)) if "query" in spec else ()
         index = self.asking([spec["index"]], kind, where, "index", 1)[0] if "index" in spec else None
@@ -446,12 +435,12 @@ class Checker:
         return made
 
     def parsed(self, kind: Kind, spec: dict[str, Any], where: str) -> tuple[str, ...]:
-        names = self.texts(spec, "parsed", where) if "parsed" in spec else []
+        names = self.some(spec, "parsed", where)
         fields = {each.name for each in kind.fields if each.type == "text"}
         for name in names:
             if name not in fields:
                 raise self.fail(where, f'parsed: no text field "{name}"{self.near(name, fields)}')
-        return tuple(names)
+        return names
 
     def places(self, kind: Kind, spec: dict[str, Any], where: str, store: str) -> tuple[Place, ...]:
         given = self.table(spec, "fields", where) if "fields" in spec else {}
@@ -629,6 +618,12 @@ class Checker:
             if name not in allowed:
                 raise self.fail(where, f'unknown setting "{name}"{self.near(name, allowed)}')
 
+    def unwanted(self, body: dict[str, Any], names: Iterable[str], owner: str, where: str) -> None:
+        """Settings that only something else can have are none of this."""
+        for name in names:
+            if name in body:
+                raise self.fail(where, f"{name}: only {owner} has one")
+
     def near(self, name: str, allowed: Iterable[str]) -> str:
         close = difflib.get_close_matches(name, sorted(allowed), 1)
         return f' (did you mean "{close[0]}"?)' if close else ""
@@ -656,6 +651,12 @@ class Checker:
         if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
             raise self.fail(where, f"{name}: an array of names is wanted")
         return value
+
+    def some(self, body: dict[str, Any], name: str, where: str, or_none: bool = False) -> tuple[str, ...]:
+        """Names that need not be given. `or_none`: an empty array says so, too."""
+        if name not in body or (or_none and body[name] == []):
+            return ()
+        return tuple(self.texts(body, name, where))
 
 
 def _could_meet(left: Key, right: Key) -> bool:
