@@ -2,7 +2,7 @@
 
 A slice is read, upserted, made durable, and only then remembered; there is no other way data moves. `copy_slice` is a plain
 picklable call that may run twice without harm, so that one piece of code serves threads, processes and any other
-`concurrent.futures.Executor`. Knows nothing of addresses, mappings or people: `plan` made the job, `commands` tells the story.
+`concurrent.futures.Executor`. Knows nothing of mapping files or people: `migration` makes the job and tells the story.
 """
 
 from __future__ import annotations
@@ -385,12 +385,11 @@ class _Stores:
     def __init__(self, job: Job) -> None:
         self.state = job.state
         source_setting, sink_setting = job.settings(job.source_layout), job.settings(job.sink_layout)
+        adapter = adapter_for(job.sink.store)
         self.source: Source = adapter_for(job.source.store).source(job.source, source_setting, job.snapshot)
-        self.sink: Sink | None = None if job.dry else adapter_for(job.sink.store).sink(job.sink, sink_setting)
-        self.is_whole = adapter_for(job.sink.store).traits.whole
-        self.reader: Reader = (
-            self.sink.reader() if self.sink is not None else adapter_for(job.sink.store).reader(job.sink, sink_setting)
-        )
+        self.sink: Sink | None = None if job.dry else adapter.sink(job.sink, sink_setting)
+        self.reader: Reader = adapter.reader(job.sink, sink_setting) if self.sink is None else self.sink.reader()
+        self.is_whole = adapter.traits.whole
         self.duplicates = Duplicates(self.state.duplicates)
         self.pair = Pair(self.source, self.reader, job.kind_map, self.duplicates, job.choice)
         self._waiting: dict[str, tuple[Cursor, Iterator[Page]]] = {}

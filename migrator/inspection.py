@@ -33,6 +33,7 @@ NEAR = 0.8
 """From this part of a limit on a record is near it."""
 
 _NAMED = 5  # identities that are told of each finding
+_LISTED = 20  # foreign items and rejects that are told of all
 _PATHS = 50  # places of secrets that are told of each kind; what is beyond is counted together
 _SHOWN = 1_000  # characters of a sampled value
 
@@ -197,7 +198,6 @@ class _Look:
         self, into: Inspection, store: Store, mapping: Mapping, users: Users, sample: int, show_values: bool
     ) -> None:
         self.into, self.mapping, self.layout, self.users = into, mapping, store.layout, users
-        self.has_keys = bool(store.layout.key)
         self.owner = mapping.user.field if mapping.user is not None else None
         self.scale = _scale(mapping, store.layout)
         into.measured_as = self.scale.layout.id if self.scale is not None else ""
@@ -212,14 +212,17 @@ class _Look:
         for reject in page.rejects:
             self._at_reject(reject)
         for (kind, form), count in page.forms.items():
-            forms = into.kinds.setdefault(kind, KindInspection()).forms
+            forms = self._of(kind).forms
             forms[form] = forms.get(form, 0) + count
         for each in page.foreign:
             _note_secrets(into.foreign_secrets, each.held, frozenset())
             into.ghosts += each.ghost
-        strangers = [each.place for each in page.foreign if not each.ghost]
-        into.foreign += len(strangers)
-        into.foreign_seen = (into.foreign_seen + strangers)[:20]
+        foreign = [each.place for each in page.foreign if not each.ghost]
+        into.foreign += len(foreign)
+        into.foreign_seen = (into.foreign_seen + foreign)[:_LISTED]
+
+    def _of(self, kind: str) -> KindInspection:
+        return self.into.kinds.setdefault(kind, KindInspection())
 
     def end(self) -> None:
         for name, kind in self.into.kinds.items():
@@ -232,7 +235,7 @@ class _Look:
             self.into.users = UserInspection(self.users.count(), self.users.over(PAGE), heaviest)
 
     def _at_row(self, row: Row) -> None:
-        kind, spec = self.into.kinds.setdefault(row.kind, KindInspection()), self.mapping.kinds[row.kind]
+        kind, spec = self._of(row.kind), self.mapping.kinds[row.kind]
         size = len(to_json(row.record))
         kind.count += 1
         kind.bytes += size
@@ -246,7 +249,7 @@ class _Look:
         if spec.expires:
             until = row.record.get(spec.expires, row.origin.extra.get(spec.expires) if row.origin else None)
             kind.expired += isinstance(until, int | float) and until < self.now
-        if self.has_keys and (why := self.layout.why_unfound(row)):
+        if self.into.has_keys and (why := self.layout.why_unfound(row)):
             kind.unfound += 1
             kind.unfound_why.setdefault(why, Named()).add(_words(spec, row))
         answer = self._weighed(kind, spec, row) or size
@@ -272,10 +275,10 @@ class _Look:
         return size
 
     def _at_reject(self, reject: Reject) -> None:
-        kind = self.into.kinds.setdefault(reject.kind, KindInspection())
+        kind = self._of(reject.kind)
         kind.rejected += 1
         _note_secrets(kind.secrets, reject.held, self.names.get(reject.kind, frozenset()))
-        if len(self.into.rejects) < 20:
+        if len(self.into.rejects) < _LISTED:
             self.into.rejects.append(f"{shortened(reject.place)}: {reject.reason}")
 
 

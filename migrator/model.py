@@ -378,9 +378,8 @@ def identity_key(kind: str, identity: Sequence[Value]) -> bytes:
     return canonical([kind, *identity])
 
 
-_WORDS = (
-    80  # characters of a text from data that are shown: a mood's context is part of its identity, and may be a letter
-)
+_WORDS = 80
+"""Characters of a text from data that are shown: a mood's context is part of its identity, and may be a letter."""
 
 
 def shortened(text: str) -> str:

@@ -1,8 +1,7 @@
 """Reads one DynamoDB table: as a source, eventually consistent, and as a run looks at the place it would write to.
 
 Knows scans, segments and queries. Leaves how a request gets through to `dynamodb_requests`, what an item is as a row to `dynamodb_items`, what
-a value becomes and what an item weighs to `dynamodb_values`. Knows nothing of fields, mappings, slices or checkpoints: `layout` makes
-attributes of rows and rows of attributes.
+a value becomes and what an item weighs to `dynamodb_values`, what attributes say of a record to `layout`. Knows no slice and no writing.
 """
 
 from __future__ import annotations
@@ -302,26 +301,21 @@ class DynamoDBReader(DynamoDBSource, Reader):
     def remaining(self, row: Row) -> float | None:
         name = self.layout.kinds[row.kind].kind.expires
         if name is None or (name not in (row.origin.extra if row.origin else {}) and name not in row.record):
+            return None  # without a time of expiry the table is not even asked
+        attribute = self._expires[row.kind]
+        if self._deletes_by != attribute:
             return None
-        if self._deletes_by is None:
-            return None
-        return self._left(row.kind, self.layout.write(row))
-
-    def _left(self, kind: str, item: dict[str, Any]) -> float | None:
-        """What only records with a time of expiry have; without one the table is not even asked."""
-        name = self._expires.get(kind)
-        until = item.get(name) if name else None
-        if until is None or not is_number(until) or self._deletes_by != name:
-            return None
-        return float(until) - time.time()
+        until: Any = self.layout.write(row).get(attribute)
+        return float(until) - time.time() if is_number(until) else None
 
     @cached_property
-    def _expires(self) -> dict[str, str | None]:
-        """By kind, the attribute with the time of expiry."""
-        found: dict[str, str | None] = {}
+    def _expires(self) -> dict[str, str]:
+        """By kind, for those that have one, the attribute with the time of expiry: where that field lives, else one of the store's own."""
+        found = {}
         for name, spec in self.layout.kinds.items():
-            places = [place.attribute for place in spec.places if place.field.name == spec.kind.expires]
-            found[name] = places[0] if places else spec.kind.expires
+            if (expires := spec.kind.expires) is not None:
+                places = (place.attribute for place in spec.places if place.field.name == expires)
+                found[name] = next(places, expires)
         return found
 
     @cached_property
