@@ -2,8 +2,8 @@
 
 Knows batches and conditional puts, which may be under way together, and in which order a record in parts is written. Leaves how a request gets
 through to `dynamodb_requests`, what a value becomes and what an item weighs to `dynamodb_values`, and the forms of large records to
-`dynamodb_oversize`. Knows nothing of fields, mappings, slices or checkpoints: `layout` makes
-attributes of rows, the engine decides what is written and when.
+`dynamodb_oversize`. Knows nothing of fields, mappings or checkpoints: `layout` makes attributes of rows, the engine decides what is written
+and when, and what a slice is.
 """
 
 from __future__ import annotations
