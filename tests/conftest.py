@@ -60,6 +60,12 @@ def _nobodys_environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_tables_of_another_module() -> Iterator[None]:
+    yield
+    services.empty_moto()
+
+
 def _endpoint(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if lack := services.lack_of(server):
         skip_for(f"{server}: {lack}")
@@ -85,7 +91,7 @@ def dynalite_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 @pytest.fixture(scope="session", params=["moto", "dynamodb_local", "dynalite"])
 def dynamodb_endpoint(request: pytest.FixtureRequest) -> str:
-    """Each server that speaks DynamoDB, in turn. Tables stay until the run ends: name yours so that none meets another."""
+    """Each server that speaks DynamoDB, in turn. Tables stay until the module or the run ends: name yours so that none meets another."""
     return str(request.getfixturevalue(f"{request.param}_endpoint"))
 
 
