@@ -1,13 +1,14 @@
 """An HTTP endpoint in a thread of the test, that speaks as DynamoDB does: one function answers every request."""
 
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-Answer = Callable[[str, bytes, Mapping[str, str]], tuple[int, bytes]]
-"""Operation, body and headers of a request to status and body of its answer. May raise Dropped."""
+Answer = Callable[[str, bytes, Mapping[str, str]], tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]]]
+"""Operation, body and headers of a request to status and body of its answer, and more headers if it likes. May raise Dropped."""
 
 
 class Dropped(Exception):
@@ -27,7 +28,7 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def answering(answer: Answer, port: int = 0) -> Iterator[str]:
+def answering(answer: Answer, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """The endpoint's address on that loopback port (0: a free one), until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -38,7 +39,7 @@ def answering(answer: Answer, port: int = 0) -> Iterator[str]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
             try:
-                status, said = answer(operation, body, self.headers)
+                status, said, *more = answer(operation, body, self.headers)
             except Dropped as dropped:
                 self.close_connection = True
                 if dropped.length:
@@ -46,10 +47,12 @@ def answering(answer: Answer, port: int = 0) -> Iterator[str]:
                 with suppress(OSError):
                     self.connection.shutdown(2)
                 return
-            self.say(status, said, len(said))
+            self.say(status, said, len(said), *more)
 
-        def say(self, status: int, said: bytes, length: int) -> None:
+        def say(self, status: int, said: bytes, length: int, more: Mapping[str, str] = {}) -> None:
             self.send_response(status)
+            for name, value in more.items():
+                self.send_header(name, value)
             self.send_header("Content-Type", "application/x-amz-json-1.0")
             self.send_header("Content-Length", str(length))
             self.end_headers()
@@ -59,10 +62,12 @@ def answering(answer: Answer, port: int = 0) -> Iterator[str]:
             """Nothing on the screen."""
 
     server = _Server(("127.0.0.1", port), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if tls is not None else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

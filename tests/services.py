@@ -102,6 +102,7 @@ def clean_environment() -> dict[str, str | None]:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
         "NO_PROXY": "127.0.0.1,localhost",
+        "MIGRATOR_FAST": "0",  # tests say which way to a table they mean, whatever is installed
     }
 
 

@@ -205,8 +205,11 @@ def clock() -> VirtualTime:
     return VirtualTime()
 
 
-@pytest.fixture
-def sink(stub: Any, setting: Setting, clock: VirtualTime) -> Iterator[DynamoDBSink]:
+@pytest.fixture(params=["boto3", "fast"])
+def sink(
+    stub: Any, setting: Setting, clock: VirtualTime, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DynamoDBSink]:
+    monkeypatch.setenv("MIGRATOR_FAST", str(int(request.param == "fast")))
     sink = DynamoDBSink(at(stub.endpoint), setting, clock.pace())
     yield sink
     sink.close()
@@ -276,10 +279,18 @@ def test_half_an_answer_is_not_nothing_there(stub: Stub, setting: Setting, clock
     sink.close()
 
 
+@pytest.mark.parametrize("fast", ["0", "1"])
 @pytest.mark.parametrize("unprocessed", [True, False])
 def test_a_minute_of_total_throttling_takes_few_requests(
-    stub: Stub, setting: Setting, clock: VirtualTime, unprocessed: bool
+    stub: Stub,
+    setting: Setting,
+    clock: VirtualTime,
+    unprocessed: bool,
+    fast: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("MIGRATOR_FAST", fast)
+
     def throttled(operation: str, request: dict[str, Any]) -> Any:
         if clock.now > 60:
             return None

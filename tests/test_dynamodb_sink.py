@@ -94,9 +94,12 @@ def table() -> Iterator[Conditions]:
         yield stub
 
 
-@pytest.fixture
-def sink(table: Conditions, tmp_path: Path) -> Iterator[DynamoDBSink]:
+@pytest.fixture(params=["boto3", "fast"])
+def sink(
+    table: Conditions, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DynamoDBSink]:
     """A sink in the midst of a slice, for whom waiting takes no time."""
+    monkeypatch.setenv("MIGRATOR_FAST", str(int(request.param == "fast")))
     sink = DynamoDBSink(at(table.endpoint), Setting(NEW, KINDS, tmp_path), VirtualTime().pace())
     sink.begin("0000")
     yield sink
@@ -425,7 +428,7 @@ def test_one_bad_item_in_the_last_batch_is_rejected_alone(table: Conditions, sin
     sink.upsert([fact("bad", bad=True)], Existing.EMPTY)
     flushed = sink.flush()
     assert [reject.reason for reject in flushed.rejects] == ["DynamoDB refuses it: one item is bad"]
-    assert sizes(table) == [1]
+    assert set(sizes(table)) == {1}
 
 
 def test_what_is_told_comes_once(table: Conditions, sink: DynamoDBSink) -> None:
@@ -455,7 +458,7 @@ def test_no_more_requests_wait_than_there_is_room_for(
     monkeypatch.setattr(sink._table.pool, "submit", counting)
     rows = [fact(n) for n in range(3 * PENDING)]
     if way == "upsert":
-        sink.upsert(rows, Existing.EMPTY)
+        sink.upsert(rows, Existing.REFUSE)
     elif way == "swap":
         sink.swap((row, row) for row in rows)
     else:

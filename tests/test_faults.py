@@ -13,6 +13,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +215,14 @@ def some(count: int, turn: int) -> Iterable[int]:
     return range(count) if LONG else [turn * 7 % count]
 
 
-def by_turns(names: list[str]) -> list[tuple[str, str]]:
-    """Each fault with each way in the long profile, else with two."""
-    return [(way, name) for n, name in enumerate(names) for m, way in enumerate(WAYS) if LONG or (n + m) % 2 == 0]
+BY = ["0", "1"]
+"""MIGRATOR_FAST: batches are written by boto3 alone, or by what the extra `fast` brings."""
+
+
+def by_turns(names: list[str]) -> list[tuple[str, str, str]]:
+    """Each fault with each way in the long profile, else with two; where batches are written, by boto3 and fast."""
+    ways = [(name, way) for n, name in enumerate(names) for m, way in enumerate(WAYS) if LONG or (n + m) % 2 == 0]
+    return [(way, name, fast) for name, way in ways for fast in (BY if way in WRITING else BY[:1])]
 
 
 def survives(place: Place, way: Way, script: list[Fault], clean: Ended, expected: list[str]) -> Ended:
@@ -265,10 +271,17 @@ PASSING = ["throttled", "500", "500-landed", "503", "cut", "cut-landed", "silent
 
 
 @pytest.mark.timeout(1800 if LONG else 300)
-@pytest.mark.parametrize(("way_name", "name"), by_turns(PASSING))
+@pytest.mark.parametrize(("way_name", "name", "fast"), by_turns(PASSING))
 def test_a_fault_at_any_request_loses_nothing_and_doubles_nothing(
-    name: str, way_name: str, ways: dict[str, Way], place: Callable[[str], Place], clean: dict[str, Any]
+    name: str,
+    way_name: str,
+    fast: str,
+    ways: dict[str, Way],
+    place: Callable[[str], Place],
+    clean: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("MIGRATOR_FAST", fast)
     way = ways[way_name]
     whole, expected, requests = clean_run(way, place, clean)
     count = sum(made for operation, made in requests.items() if SCRIPTS[name][0].can_befall(operation))
@@ -286,11 +299,17 @@ def test_a_fault_at_any_request_loses_nothing_and_doubles_nothing(
     assert befallen
 
 
-@pytest.mark.parametrize("way_name", WRITING)
+@pytest.mark.parametrize(("way_name", "fast"), list(product(WRITING, BY)) if LONG else list(zip(WRITING, reversed(BY))))
 def test_whatever_part_of_a_batch_comes_back_unprocessed_is_written(
-    way_name: str, ways: dict[str, Way], place: Callable[[str], Place], tmp_path: Path
+    way_name: str,
+    fast: str,
+    ways: dict[str, Way],
+    place: Callable[[str], Place],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of 26 batches none, one, two … all 25 items come back; of those that are asked for by key, seven, twice."""
+    monkeypatch.setenv("MIGRATOR_FAST", fast)
     at, new = place("any"), way_name == WRITING[0]
     if new:
         at.chat = tmp_path / "more.db"
@@ -329,10 +348,16 @@ def test_a_page_that_comes_twice_is_not_taken_twice(
     assert befallen
 
 
+@pytest.mark.parametrize("fast", BY)
 def test_total_throttling_is_waited_out(
-    ways: dict[str, Way], place: Callable[[str], Place], clean: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    fast: str,
+    ways: dict[str, Way],
+    place: Callable[[str], Place],
+    clean: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A hundredth of the minute, and of the pauses in it. The minute itself is in the long profile."""
+    monkeypatch.setenv("MIGRATOR_FAST", fast)
     way = ways[WRITING[0]]
     whole, expected, _ = clean_run(way, place, clean)
     monkeypatch.setattr(dynamodb_requests, "PAUSE_CAP", 0.2)
@@ -342,10 +367,16 @@ def test_total_throttling_is_waited_out(
     assert 0 < len(at.between.befallen) < 200
 
 
+@pytest.mark.parametrize("fast", BY)
 def test_a_run_gives_up_once_its_patience_is_spent_and_resumes(
-    ways: dict[str, Way], place: Callable[[str], Place], clean: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    fast: str,
+    ways: dict[str, Way],
+    place: Callable[[str], Place],
+    clean: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not five times over: what was repeated for so long is not begun again by the slice."""
+    monkeypatch.setenv("MIGRATOR_FAST", fast)
     way = ways[WRITING[0]]
     whole, expected, _ = clean_run(way, place, clean)
     monkeypatch.setattr(dynamodb_requests, "Pace", lambda patience=1.0: Pace(patience))
@@ -381,12 +412,13 @@ def on_processes(args: list[str]) -> list[str]:
     ]
 
 
-def test_credentials_that_expire_under_worker_processes_are_named(place: Callable[[str], Place]) -> None:
+@pytest.mark.parametrize("fast", BY if LONG else BY[1:])
+def test_credentials_that_expire_under_worker_processes_are_named(fast: str, place: Callable[[str], Place]) -> None:
     at = place("expired")
     at.between.follow([replace(SCRIPTS["expired"][0], on=("BatchWriteItem",), after=2)])
     args = ["migrate", str(at.chat), at.address, "--create", "--workers", "2"]
     command = on_processes(args)
-    environment = os.environ | {"MIGRATOR_STATE": str(at.folder / "state")}
+    environment = os.environ | {"MIGRATOR_STATE": str(at.folder / "state"), "MIGRATOR_FAST": fast}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 1, ended.stderr
     assert "2 workers (processes)" in ended.stdout
@@ -464,9 +496,9 @@ def test_verify_does_not_take_a_table_that_has_gone_for_an_empty_one(
 
 @pytest.mark.skipif(not LONG, reason="a minute of real time: in the long profile (scripts/test --long)")
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("way_name", [WRITING[0], "out of a table"])
+@pytest.mark.parametrize(("way_name", "fast"), [(WRITING[0], "0"), (WRITING[0], "1"), ("out of a table", "0")])
 def test_under_a_minute_of_total_throttling_it_makes_few_requests_and_loses_nothing(
-    way_name: str, ways: dict[str, Way], place: Callable[[str], Place], clean: dict[str, Any]
+    way_name: str, fast: str, ways: dict[str, Way], place: Callable[[str], Place], clean: dict[str, Any]
 ) -> None:
     """Four workers, processes of their own, at the pauses that users have."""
     way = ways[way_name]
@@ -476,7 +508,7 @@ def test_under_a_minute_of_total_throttling_it_makes_few_requests_and_loses_noth
     on = ("BatchWriteItem",) if way_name == WRITING[0] else ("Scan",)
     at.between.follow([replace(SCRIPTS["throttled-for-a-minute"][0], on=on, after=3)])
     command = on_processes([*way.command(at)[:-1], "4", "--json"])
-    environment = os.environ | {"MIGRATOR_STATE": str(at.folder / "state")}
+    environment = os.environ | {"MIGRATOR_STATE": str(at.folder / "state"), "MIGRATOR_FAST": fast}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert ended.returncode == 0, ended.stderr
     moments = at.between.script.moments

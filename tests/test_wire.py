@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import endpoint
 from migrator.adapters.dynamodb_values import from_item, to_item
-from migrator.adapters.dynamodb_wire import NoAnswer, Puts, Wire, _body, _with_bytes
+from migrator.adapters.dynamodb_wire import NoAnswer, Puts, Wire, _with_bytes, body_of
 from test_values import TEXTS
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4) | st.sampled_from(
@@ -32,7 +32,7 @@ VALUES = st.recursive(
 @given(st.dictionaries(NAMES, VALUES, max_size=5))
 def test_an_item_in_a_body_is_the_item_in_an_answer(attributes: dict[str, Any]) -> None:
     item = to_item(attributes)
-    sent = json.loads(_body("chat", Puts([{"PutRequest": {"Item": item}}]), None))["RequestItems"]["chat"][0]
+    sent = json.loads(body_of("chat", Puts([{"PutRequest": {"Item": item}}]), None))["RequestItems"]["chat"][0]
     assert _with_bytes(sent["PutRequest"]["Item"]) == item
     assert from_item(_with_bytes(sent["PutRequest"]["Item"])) == attributes
 

@@ -95,6 +95,15 @@ class Governor:
                 break
         return self._clock() - begun
 
+    def admit_now(self, units: float) -> bool:
+        """Take so many units if they may be taken at once; False, with nothing taken, if one would have to wait."""
+        with self._lock:
+            self._tick()
+            if self._rate != math.inf and self._asked + units > self._earned + 1e-6:
+                return False
+            self._asked += units
+            return True
+
     def settle(self, admitted: float, taken: float) -> None:
         """So many units were taken with a permit for `admitted`: the difference is given back, or owed by whoever waits."""
         with self._lock:
@@ -180,6 +189,10 @@ class Meter:
             units = min(self._each.get(operation, _FIRST) * _asked(request), _MOST.get(operation, math.inf))
         waited = self.governor.admit(units, stop)
         return Permit(units, self._clock(), waited)
+
+    def admit_now(self, units: float) -> Permit | None:
+        """The same for a request that will take so many units, if it need not wait."""
+        return Permit(units, self._clock(), 0.0) if self.governor.admit_now(units) else None
 
     def answered(self, operation: str, request: dict[str, Any], permit: Permit, answer: dict[str, Any]) -> None:
         """Behind an answer: what it took, and whether a part of it was throttled."""

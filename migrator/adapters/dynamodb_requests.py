@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import ssl
 import threading
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -26,9 +27,12 @@ import botocore.loaders
 import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
+from botocore.httpsession import get_cert_path
 from botocore.parsers import ResponseParserError
+from botocore.utils import get_environ_proxies
 
-from migrator.adapters.dynamodb_governor import QUARTER, READS, WRITES, Governor, Meter, provisioned
+from migrator.adapters.dynamodb_governor import QUARTER, READS, WRITES, Governor, Meter, Permit, provisioned
+from migrator.adapters.dynamodb_signing import Frozen, Signer, Unlike
 from migrator.adapters.dynamodb_values import Item
 from migrator.adapters.dynamodb_wire import NoAnswer, Wire
 from migrator.errors import ConfigError, StoreError, TransientStoreError
@@ -39,6 +43,7 @@ THREADS = 4  # requests at once, to hide latency
 PAUSE_BASE, PAUSE_CAP = 0.05, 20.0  # seconds
 PATIENCE = 300.0  # seconds without any progress after which a call gives up
 PLAN_PATIENCE = 3.0  # the same while a person waits for the plan
+CONNECT_SECONDS = 5
 ANSWER_SECONDS = 30  # after which an answer that does not come is asked for again
 
 
@@ -64,6 +69,11 @@ class Pace:
         self._failures = 0
         self._until = 0.0  # nothing is sent before
         self._progress = float("-inf")
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether nobody pauses."""
+        return not self._failures
 
     @contextmanager
     def turn(self, stop: threading.Event) -> Iterator[None]:
@@ -130,6 +140,15 @@ def _shared_pace(*name: str) -> Pace:
         return pace
 
 
+class Direct(NamedTuple):
+    """What it takes to send batches to a table as boto3 does, without it."""
+
+    url: str
+    signer: Signer
+    credentials: Callable[[], Frozen]
+    tls: ssl.SSLContext | None
+
+
 _meters: WeakValueDictionary[tuple[str, ...], Meter] = WeakValueDictionary()
 
 
@@ -160,6 +179,7 @@ class Table:
         self.name = address.name
         self.words = address.text
         self._session, self.client = _client(address)
+        self._named = address.options.get("profile")
         self._wire = Wire(self.client)
         self.profile: str = self._session.profile_name
         url = urlsplit(self.client.meta.endpoint_url)
@@ -209,6 +229,61 @@ class Table:
         if self._pool is not None:
             self._pool.shutdown()
         self.client.close()
+
+    # as another client sends it
+
+    def direct(self) -> Direct | None:
+        """None where only boto3 knows the way: proxies, endpoint discovery, no credentials, or requests that are not as we know them."""
+        url, of_session = (
+            self.client.meta.endpoint_url,
+            botocore.session.Session(profile=self._named).get_config_variable,
+        )
+        is_found_out = str(of_session("endpoint_discovery_enabled")).lower() == "true"
+        if is_found_out or get_environ_proxies(url).get(urlsplit(url).scheme):
+            return None
+        try:
+            pattern, credentials = self._wire.pattern(self.name), self._session.get_credentials()
+            if pattern is None or credentials is None:
+                return None
+            signer = Signer(pattern, credentials.get_frozen_credentials())
+            tls = None
+            if pattern.url.startswith("https:"):
+                bundle = of_session("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
+                tls = ssl.create_default_context(cafile=bundle or get_cert_path(True))
+        except (boto.BotoCoreError, boto.ClientError, Unlike, OSError):
+            return None  # boto3 itself tells what is wrong
+        return Direct(pattern.url, signer, credentials.get_frozen_credentials, tls)
+
+    def leave(self, operation: str, units: float) -> Permit | None:
+        """Leave to send one request at once; None if it would have to wait for its turn, as in `batches`."""
+        meter = self._meter_of(operation)
+        if not self._pace_of(operation).is_clear:
+            return None
+        return meter.admit_now(units) if meter else Permit(units, time.monotonic(), 0.0)
+
+    def took(self, operation: str, request: dict[str, Any], permit: Permit, answer: dict[str, Any]) -> bool:
+        """Hear an answer to a request that had leave; whether anything of it was done."""
+        pace = self._pace_of(operation)
+        try:
+            self._heard(operation, request, permit, answer)
+        except TransientStoreError as exc:
+            pace.trouble(exc, pace.clock())
+            return False
+        pace.progress()
+        return True
+
+    def lost(self, operation: str, permit: Permit, status: int, code: str) -> None:
+        """A request that had leave brought nothing: all pause, if that may pass. `status`: of the answer, 0 if none came; `code`: its name for why."""
+        pace, meter = self._pace_of(operation), self._meter_of(operation)
+        is_throttled = code in _THROTTLED
+        if is_throttled and meter:
+            meter.throttled(permit)
+        if is_throttled or not 400 <= status < 500:
+            pace.trouble(TransientStoreError(f"{self.words}: {operation}: {code or 'no answer'}"), pace.clock())
+        else:
+            pace.progress()  # it was answered
+
+    # as boto3 sends it
 
     def call(
         self, operation: str, stop: threading.Event | None = None, units: float | None = None, **request: Any
@@ -262,13 +337,7 @@ class Table:
                 try:
                     with _sorted_errors(self, operation):
                         answer = self._wire.ask(operation, request)
-                    needed = _NEEDED.get(operation, "ResponseMetadata")
-                    if not isinstance(answer.get(needed), list if needed == "Items" else dict):
-                        raise _no_answer(self.words, operation)  # a part of one
-                    if meter and permit:
-                        meter.answered(operation, request, permit, answer)
-                    if (left := _LEFTOVER.get(operation)) and _count(answer[left]) == _count(request["RequestItems"]):
-                        raise TransientStoreError(f"{self.words}: throttled, all items came back unprocessed")
+                    self._heard(operation, request, permit, answer)
                     return answer
                 except TransientStoreError as exc:
                     if meter and permit and isinstance(exc, Throttled):
@@ -277,6 +346,17 @@ class Table:
                 except StoreError:
                     pace.progress()  # it was answered
                     raise
+
+    def _heard(self, operation: str, request: dict[str, Any], permit: Permit | None, answer: dict[str, Any]) -> None:
+        """Raises TransientStoreError for an answer that brings nothing."""
+        needed = _NEEDED.get(operation, "ResponseMetadata")
+        if not isinstance(answer.get(needed), list if needed == "Items" else dict):
+            raise _no_answer(self.words, operation)  # a part of one
+        meter = self._meter_of(operation)
+        if meter and permit:
+            meter.answered(operation, request, permit, answer)
+        if (left := _LEFTOVER.get(operation)) and _count(answer[left]) == _count(request["RequestItems"]):
+            raise TransientStoreError(f"{self.words}: throttled, all items came back unprocessed")
 
     def _pace_of(self, operation: str) -> Pace:
         return (
@@ -419,7 +499,7 @@ def _client(address: Address) -> tuple[Any, Any]:
     options = address.options
     config = Config(
         retries={"total_max_attempts": 1},  # `Pace` repeats
-        connect_timeout=5,
+        connect_timeout=CONNECT_SECONDS,
         read_timeout=ANSWER_SECONDS,
         max_pool_connections=THREADS + 1,
         parameter_validation=False,

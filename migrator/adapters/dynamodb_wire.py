@@ -8,9 +8,13 @@ what is an error stay boto3's. Where an event does not come any more, boto3 make
 from __future__ import annotations
 
 import base64
+import threading
+from contextlib import suppress
 from typing import Any
 
 import orjson
+
+from migrator.adapters.dynamodb_signing import Pattern
 
 _READING = ("Scan", "Query", "BatchGetItem")
 _BODY = "body of migrator"  # our name in the context of a request
@@ -50,6 +54,30 @@ class Wire:
         answer = call(**request)
         return answer
 
+    def pattern(self, table: str) -> Pattern | None:
+        """A request to write a batch, of no item, as boto3 makes and signs it: it is not sent. None where there is no event to see it by.
+
+        Raises what boto3 raises while it makes one.
+        """
+        me, seen = threading.get_ident(), list[Pattern]()
+
+        def see(request: Any, **_: Any) -> None:
+            if threading.get_ident() == me:
+                headers = {
+                    name: value.decode() if type(value) is bytes else value for name, value in request.headers.items()
+                }
+                seen.append(Pattern(request.method, request.url, headers, request.body))
+                raise _NotSent
+
+        events = self._client.meta.events
+        events.register("before-send.dynamodb.BatchWriteItem", see)
+        try:
+            with suppress(_NotSent):
+                self._client.batch_write_item(RequestItems={table: []})
+        finally:
+            events.unregister("before-send.dynamodb.BatchWriteItem", see)
+        return seen[0] if seen else None
+
     def _take(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> dict[str, Any] | None:
         requests = params["RequestItems"]
         if self._is_plain or len(requests) != 1:
@@ -63,7 +91,7 @@ class Wire:
     def _give(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
         if _BODY in context:
             table, puts, capacity = context[_BODY]
-            params["body"] = _body(table, puts, capacity)
+            params["body"] = body_of(table, puts, capacity)
             puts.is_sent = True
 
     def _read(
@@ -96,7 +124,11 @@ class NoAnswer(Exception):
     """What came is none of DynamoDB's; botocore would take it for an answer without content: a write that was acknowledged."""
 
 
-def _body(table: str, puts: Puts, capacity: str | None) -> bytes:
+class _NotSent(Exception):
+    """It was only to be seen."""
+
+
+def body_of(table: str, puts: Puts, capacity: str | None) -> bytes:
     """The whole request; `capacity` is its ReturnConsumedCapacity, if it has one."""
     request: dict[str, Any] = {"RequestItems": {table: list(puts)}}
     if capacity:

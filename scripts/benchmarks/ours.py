@@ -1,6 +1,7 @@
 """migrator, called as a Python caller would. As in `naive`, each function gets ready (imports) and returns what is measured."""
 
 import time
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ def _import_all() -> Any:
     migrator = import_module("migrator")
     for name in ("commands", "adapters.sql", "adapters.dynamodb", "adapters.jsonfile"):
         import_module(f"migrator.{name}")
+    with suppress(ImportError):
+        import_module("migrator.adapters.dynamodb_fast")
     return migrator
 
 
