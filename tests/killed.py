@@ -204,6 +204,19 @@ def _watch_requests(death: Death) -> None:
         return answer
 
     botocore.httpsession.URLLib3Session.send = watched
+    if os.environ.get("MIGRATOR_FAST") != "1":
+        return
+    from migrator.adapters.dynamodb_fast import Lane
+
+    ask = Lane._ask
+
+    async def watched_too(self: Any, body: bytes) -> Any:
+        death.step("send")
+        answer = await ask(self, body)
+        death.step("sent")
+        return answer
+
+    Lane._ask = watched_too  # type: ignore[method-assign]
 
 
 # SQLite's own writes ---------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ class Bench:
     def run(self, place: Place, crew: dict[str, Any], **death: Any) -> Ended:
         args = ["migrate", self.address, place.address, "--create", "--on-reject", "continue", "--json"]
         args += ["--workers", str(crew["workers"]), "--existing", self.existing]
-        return self.killer.run(place.folder, *args, processes=crew["processes"], **death)
+        return self.killer.run(place.folder, *args, processes=crew["processes"], fast=crew.get("fast", False), **death)
 
     def clean(self, crew: dict[str, Any] = CREWS[1], **death: Any) -> "Clean":
         place = self.place("clean")
@@ -165,6 +165,27 @@ def there(bench: Bench) -> list[str] | None:
     held = place.look()
     place.clear()
     return held
+
+
+@pytest.mark.timeout(1800 if LONG else 300)
+def test_killed_at_any_write_by_the_extra_fast_and_resumed_either_way_it_ends_as_a_clean_run(
+    killer: Killer, between: proxy.Proxy, tmp_path: Path, record_property: Record
+) -> None:
+    pytest.importorskip("aiohttp")
+    bench = Bench(killer, between, tmp_path, ("db", "dynamodb", "refuse"))
+    crew, writes = CREWS[0] | {"fast": True}, ["send", "sent"]
+    clean = bench.clean(crew, sorts=writes)
+    steps = len(clean.ended.steps)
+    taken = range(1, steps + 1) if LONG else range(2, steps + 1, 3)
+    for turn, step in enumerate(taken):
+        place = bench.place(f"{step}")
+        before = between.acknowledged
+        killed = bench.run(place, crew, nth=step, sorts=writes)
+        assert killed.code == KILLED, killed.err
+        again = bench.run(place, crew | {"fast": turn % 2 == 0})
+        clean.is_met_by(place, killed, crew, again, between.acknowledged - before, f"{killed.steps[-1][0]} {step}")
+        place.clear()
+    record_property("kills", [len(taken)] * 2)
 
 
 @pytest.mark.timeout(7200 if LONG else 300)
