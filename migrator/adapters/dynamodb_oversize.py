@@ -15,7 +15,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from migrator.adapters.base import too_large
 from migrator.adapters.dynamodb_values import ITEM_BYTES, Item, check_item, item_size
@@ -27,8 +27,6 @@ PART_BYTES = 384 << 10
 
 PART = "part"
 """The attribute of a part that holds its text, beside its key."""
-
-Way = Literal["reject", "compress", "split"]
 
 _GZIP = b"\x1f\x8b\x08"  # no JSON text begins so
 _SHA256 = re.compile("[0-9a-f]{64}")
