@@ -40,7 +40,7 @@ class Template:
         return tuple(part for part in self.parts if isinstance(part, Slot))
 
     @cached_property
-    def _of_texts(self) -> tuple[str, tuple[tuple[str, str], ...]] | None:
+    def of_texts(self) -> tuple[str, tuple[tuple[str, str], ...]] | None:
         """How it is made of values that are texts: the format, and of each slot its field and the separator that it may not hold."""
         if any(slot.form != "value" for slot in self.slots):
             return None
@@ -60,8 +60,8 @@ class Template:
 
     def render(self, kind: Kind, record: Record) -> str:
         """Raises RecordError, naming the field, where a component is missing or holds the separator behind it."""
-        if self._of_texts is not None:
-            form, slots = self._of_texts
+        if self.of_texts is not None:
+            form, slots = self.of_texts
             texts = [record.get(name) for name, _ in slots]
             for text, (_, mark) in zip(texts, slots):
                 if type(text) is not str or (mark and mark in text):

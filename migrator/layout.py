@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 
 from migrator.errors import RecordError
+from migrator.keys import Template
 from migrator.kind_layout import KindLayout
 from migrator.model import (
     FOREIGN,
@@ -28,6 +29,7 @@ from migrator.model import (
     some_names,
 )
 from migrator.places import Place, decode, encode, is_same
+from migrator.plain import Signature
 from migrator.values import Value
 
 PART_MARK = "~migrator-part#"
@@ -119,6 +121,18 @@ class Layout:
         except RecordError as exc:
             return Reject(kind, place, str(exc), held, origin)
 
+    def reading(self, kind: str, names: tuple[str, ...]) -> Reading:
+        """What `read` makes of the rows of a table with these columns."""
+        return self._compiled[kind].reading(names)  # type: ignore[attr-defined,no-any-return]
+
+    def recipe(self, kind: str, names: tuple[str, ...]) -> dict[str, str | Template] | None:
+        """Of what `write` makes each attribute of a record with these fields and no origin: the field whose value it holds as it is, or a template.
+
+        None where names do not tell, or `fit` would change the record. A template that cannot be rendered is left to `write`.
+        """
+        compiled: _Compiled | None = self._compiled.get(kind)  # type: ignore[attr-defined]
+        return compiled.recipe(names) if compiled is not None else None
+
     def write(self, row: Row) -> Record:
         """The attributes of the item that holds `row`. Raises RecordError if there is none, for instance a key cannot be made."""
         if row.kind == FOREIGN:
@@ -206,6 +220,9 @@ def _remake(*parts: object) -> Layout:
     return Layout(*parts)  # type: ignore[arg-type]
 
 
+Reading = Callable[[tuple[Value, ...], tuple[type, ...], str], Row | Foreign | Reject]
+"""Of a row of a table: from its values, their types and its place."""
+
 _SIGNATURES = 1_000  # of a kind are remembered; a store that has more has no columns, and is read with more care
 
 
@@ -217,6 +234,7 @@ class _Way:
     names: tuple[str, ...] = ()
     pick: Callable[[tuple[Value, ...]], tuple[Value, ...]] | None = None  # None: all values, as they come
     coded: tuple[tuple[str, Place], ...] = ()
+    signature: Signature | None = None  # of what is made, where codecs leave most values as they are
 
     @staticmethod
     def of(one: Record, sources: list[str], names: tuple[str, ...], coded: list[tuple[str, Place]]) -> _Way:
@@ -227,12 +245,16 @@ class _Way:
         numbers = [places.get(source, len(one)) for source in sources]
         return _Way(True, names, itemgetter(*numbers) if numbers != [*range(len(one))] else None, tuple(coded))
 
-    def made(self, one: Record, codec: Callable[[Place, Value], Value]) -> Record:
-        values: Iterable[Value] = one.values()
+    def made(self, values: Iterable[Value], codec: Callable[[Place, Value], Value]) -> Record:
+        """From the values of one the other."""
         other = dict(zip(self.names, values if self.pick is None else self.pick((*values, None))))
         for name, spot in self.coded:
             other[name] = codec(spot, other[name])
         return other
+
+    def is_signed(self, record: Record) -> bool:
+        """Whether a record that was made so has the signature of the others: a codec may have made another type of a value."""
+        return not self.coded or all(type(record[name]) is int for name, _ in self.coded)
 
 
 _NO_WAY = _Way(False)
@@ -277,16 +299,50 @@ class _Compiled:
     def read(self, held: Record, place: str, origin: Origin | None) -> Row:
         signature = (*held, *map(type, held.values()))
         known = self._reads.get(signature)
-        if known is None:
-            record = self._record(held)
-            if len(self._reads) < _SIGNATURES:
-                self._reads[signature] = self._way_of_reading(held, record)
+        if known is not None and known.is_way:
+            row = Row(self.kind.name, known.made(held.values(), decode), origin, place)
+            if known.is_signed(row.record):
+                row.signature = known.signature
         else:
-            record = known.made(held, decode) if known.is_way else self._record(held)
-        row = Row(self.kind.name, record, origin, place)
+            row = Row(self.kind.name, self._record(held), origin, place)
+            if known is None and len(self._reads) < _SIGNATURES:
+                self._reads[signature] = self._way_of_reading(held, row.record)
         if self.watched or self.spec.extra:
             row.origin = self._origin(row, held)
         return row
+
+    def reading(self, names: tuple[str, ...]) -> Reading:
+        kind, ways = self.kind.name, dict[tuple[type, ...], _Way]()
+        has_origin = bool(self.watched or self.spec.extra)
+
+        def read(values: tuple[Value, ...], types: tuple[type, ...], place: str) -> Row | Foreign | Reject:
+            way = ways.get(types)
+            if way is not None:
+                row = Row(kind, way.made(values, decode), None, place)
+                row.signature = way.signature
+                return row
+            found = self.layout.read(dict(zip(names, values)), place, kind)
+            way = self._reads.get((*names, *types), _NO_WAY)
+            if way.is_way and not way.coded and not has_origin:
+                ways[types] = way
+            return found
+
+        return read
+
+    def recipe(self, names: tuple[str, ...]) -> dict[str, str | Template] | None:
+        unknown = [name for name in names if name not in self.fields]
+        if self.coded or self.layout.absent_is_null or not self.known.isdisjoint(unknown):
+            return None
+        if (unknown and not self.layout.keeps_unknown) or len({p.attribute for p in self.spec.places}) < len(
+            self.spec.places
+        ):
+            return None
+        recipe: dict[str, str | Template] = {
+            p.attribute: p.field.name for p in self.spec.places if p.field.name in names
+        }
+        recipe |= {name: name for name in unknown}
+        recipe |= {key.attribute: key.templates[0] for key in self.templated}
+        return recipe if not self.spec.marks or self.layout.kind_of(recipe) == self.kind.name else None
 
     def _record(self, held: Record) -> Record:
         record: Record = {}
@@ -324,7 +380,9 @@ class _Compiled:
             for name, source in zip(record, sources)
             if name in spots and held[source] is not None and _needs_a_look(spots[name], held[source])
         ]
-        return _Way.of(held, sources, tuple(record), coded)
+        way = _Way.of(held, sources, tuple(record), coded)
+        is_native = all(spot.form == "native" and type(record[name]) is int for name, spot in coded)
+        return replace(way, signature=Signature.of(record)) if is_native else way
 
     def _unknown_name(self, attribute: str) -> str:
         if attribute in self.fields:
@@ -383,7 +441,9 @@ class _Compiled:
                 if len(self._writes) < _SIGNATURES:
                     self._writes[signature] = self._way_of_writing(record, held)
             else:
-                held = known.made(record, _encode_but_null) if known.is_way else self._attributes(record, given)
+                held = (
+                    known.made(record.values(), _encode_but_null) if known.is_way else self._attributes(record, given)
+                )
         for key in self.templated:
             if key.attribute in given:
                 continue
@@ -413,7 +473,7 @@ class _Compiled:
                 held[spot.attribute] = None if value is None and not spot.says_null else encode(spot, value)
             elif self.layout.absent_is_null or spot.otherwise:
                 held[spot.attribute] = None  # else the field would be read from the other attribute
-        for name in record.keys() - self.fields:
+        for name in [name for name in record if name not in self.fields]:
             if name in self.known:
                 raise RecordError(
                     f'the field "{name}" has the name of an attribute that the layout {self.layout.id} makes itself'

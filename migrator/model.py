@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal
 
+from migrator.plain import Signature, Texts
 from migrator.values import Value, canonical
 
 Record = dict[str, Value]
@@ -138,7 +139,8 @@ class Row:
 
     `place` is the physical key in its store as text (a row id, a DynamoDB key, a line number): it breaks ties between
     duplicates and is shown with rejects. It is no part of the record and never travels. `encoded` is what the sink's own reader made of the
-    row in `fit`, so that the sink need not make it once more; it means nothing to anybody else.
+    row in `fit`, so that the sink need not make it once more; it means nothing to anybody else. `signature` is that of the record, where who made
+    the row knows it, and `texts` those of its values while the row is compared and fitted; a row that is made of this one has neither.
     """
 
     kind: str
@@ -146,6 +148,8 @@ class Row:
     origin: Origin | None = None
     place: str = ""
     encoded: Any = field(default=None, compare=False, repr=False)
+    signature: Signature | None = field(default=None, init=False, compare=False, repr=False)
+    texts: Texts | None = field(default=None, init=False, compare=False, repr=False)
 
     def to_plain(self) -> Record:
         """The row as a line of JSON Lines, so that what was left behind is a source like any other."""

@@ -29,6 +29,7 @@ from migrator.model import (
     identity_key,
     identity_words,
 )
+from migrator.plain import Pattern, Signature, identity_pattern
 from migrator.values import Value, canonical, digest16, from_json
 
 BUCKETS = 256
@@ -139,6 +140,7 @@ class Pair:
         self.duplicates = duplicates
         self.loses = source.loses | reader.loses
         self._drop_null = "absent" in self.loses
+        self._keys: dict[tuple[str, Signature], Pattern | None] = {}
         # The source cannot say which attributes of the store's own belong to a record: those of the sink are no difference.
         self._extras = "origins" not in source.loses
 
@@ -148,12 +150,14 @@ class Pair:
         for reject in page.rejects:
             self._count_reject(out, reject.kind)
         losers = self.duplicates.losers(page.rows)
+        of = ""
         for row in page.rows:
-            tally = out.tally(row.kind)
+            if row.kind != of:
+                of, tally, kind = row.kind, out.tally(row.kind), self.kinds.get(row.kind)
             tally.read += 1
-            if row.kind not in self.kinds or not self.choice.asks_for(self.kinds[row.kind], row.record):
+            if kind is None or (self.choice.is_partial and not self.choice.asks_for(kind, row.record)):
                 tally.filtered += 1
-            elif row.place in losers:
+            elif losers and row.place in losers:
                 tally.duplicates += 1
                 out.duplicates.append(row)
             else:
@@ -189,14 +193,26 @@ class Pair:
 
     def _fit(self, row: Row, digests: dict[str, Digest]) -> Row | Reject:
         """The row as the sink would give it back, noted; or why it cannot travel."""
+        whole = self._plain(row)
         fitted = self.reader.fit(row)
         if isinstance(fitted, Reject):
             return fitted
         try:
-            self.note(digests, (fitted,))
+            self._note(digests, fitted, whole if fitted is row else None)
         except ValueError as exc:
             return Reject(row.kind, row.place, str(exc), row.record, row.origin)
+        fitted.texts = None
         return fitted
+
+    def _plain(self, row: Row) -> bytes | None:
+        """What `_bytes` gives of a row whose values are plain, which then has its texts; None of any other."""
+        if row.signature is None or row.origin is not None:
+            return None
+        plain = row.signature.texts(row.record, null=not self._drop_null)
+        if plain is None:
+            return None
+        whole, row.texts = plain
+        return whole
 
     def _count_reject(self, out: Expected, kind: str) -> None:
         tally = out.tally(kind if kind in self.kinds else UNKNOWN_KIND)
@@ -234,11 +250,29 @@ class Pair:
     def note(self, digests: dict[str, Digest], rows: Iterable[Row]) -> None:
         """Add rows, of either store, to the digest of their kind."""
         for row in rows:
-            bucket, hashed = self.bucket(row), digest16(self._bytes(row))
-            digest = digests.get(row.kind)
-            if digest is None:
-                digest = digests[row.kind] = Digest()
-            digest.note(bucket, hashed)
+            self._note(digests, row, self._plain(row))
+            row.texts = None
+
+    def _note(self, digests: dict[str, Digest], row: Row, whole: bytes | None) -> None:
+        """`whole`: what `_plain` gives of the row."""
+        key = self.key(row) if whole is None else self._plain_key(row)
+        hashed = digest16(self._bytes(row) if whole is None else whole)
+        digest = digests.get(row.kind)
+        if digest is None:
+            digest = digests[row.kind] = Digest()
+        digest.note(digest16(key) % BUCKETS, hashed)
+
+    def _plain_key(self, row: Row) -> bytes:
+        """What `key` gives of a row that has its texts."""
+        assert row.signature is not None
+        assert row.texts is not None
+        known = row.kind, row.signature
+        if known not in self._keys:
+            self._keys[known] = identity_pattern(
+                row.kind, row.signature, self.reader.layout.kinds[row.kind].kind.identity
+            )
+        pattern = self._keys[known]
+        return pattern.fill(row.texts) if pattern is not None else self.key(row)
 
     def fingerprint(self, row: Row) -> bytes:
         return digest16(self._bytes(row)).to_bytes(16, "big")

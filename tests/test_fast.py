@@ -39,7 +39,7 @@ from migrator.adapters.dynamodb_requests import Pace, Table
 from migrator.adapters.dynamodb_signing import Pattern, Signer, Unlike
 from migrator.adapters.dynamodb_sink import DynamoDBSink
 from migrator.adapters.dynamodb_values import to_item
-from migrator.adapters.dynamodb_wire import Puts, Wire
+from migrator.adapters.dynamodb_wire import Puts, Wire, item_json
 from migrator.errors import StoreError, TransientStoreError
 from migrator.model import Address, Existing, Row
 from tables import address_of, client_of, items_of
@@ -218,7 +218,7 @@ def test_credentials_are_those_of_the_moment(table: Served, sink: DynamoDBSink) 
 
 
 def puts(rows: list[Row]) -> Puts:
-    return Puts({"PutRequest": {"Item": to_item(NEW.write(row))}} for row in rows)
+    return Puts(item_json(to_item(NEW.write(row))) for row in rows)
 
 
 # What is written -------------------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_tables_written_fast_by_boto3_with_our_bodies_and_by_boto3_alone_are_equ
             sink._opened_lane = lambda: None  # type: ignore[method-assign]
         sink._table._wire._is_plain = way == "boto3"
         assert put_rows(sink, rows).rejects == []
-        items = Puts({"PutRequest": {"Item": item}} for item in items_of_many_types())
+        items = Puts(map(item_json, items_of_many_types()))
         left: list[Any] = []
         if sink._lane is not None:
             assert sink._lane.send(items, 25, left.append)

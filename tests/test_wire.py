@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import endpoint
 from migrator.adapters.dynamodb_values import from_item, to_item
-from migrator.adapters.dynamodb_wire import NoAnswer, Puts, Wire, _with_bytes, body_of
+from migrator.adapters.dynamodb_wire import NoAnswer, Puts, Wire, _with_bytes, body_of, item_json
 from test_values import TEXTS
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4) | st.sampled_from(
@@ -32,7 +32,7 @@ VALUES = st.recursive(
 @given(st.dictionaries(NAMES, VALUES, max_size=5))
 def test_an_item_in_a_body_is_the_item_in_an_answer(attributes: dict[str, Any]) -> None:
     item = to_item(attributes)
-    sent = json.loads(body_of("chat", Puts([{"PutRequest": {"Item": item}}]), None))["RequestItems"]["chat"][0]
+    sent = json.loads(body_of("chat", Puts([item_json(item)]), None))["RequestItems"]["chat"][0]
     assert _with_bytes(sent["PutRequest"]["Item"]) == item
     assert from_item(_with_bytes(sent["PutRequest"]["Item"])) == attributes
 
@@ -97,7 +97,7 @@ def test_a_batch_is_written_and_read_as_boto3_would(missing: str, table: tuple[A
         events.unregister(f"{missing}.dynamodb.BatchWriteItem", wire._take)
         events.unregister(f"{missing}.dynamodb.BatchWriteItem", wire._give)
     items = items_of_many_types()
-    puts = Puts({"PutRequest": {"Item": item}} for item in items)
+    puts = Puts(item_json(item) for item in items)
     answer = wire.ask("batch_write_item", {"RequestItems": {name: puts}})
     assert not answer["UnprocessedItems"]
     assert puts.is_sent == (missing not in ("provide-client-params", "before-call"))
@@ -118,9 +118,7 @@ def test_what_is_left_unprocessed_comes_back_as_what_was_sent() -> None:
 
     with endpoint.answering(answer) as url:
         client = client_of(url)
-        left = Wire(client).ask(
-            "batch_write_item", {"RequestItems": {"t": Puts({"PutRequest": {"Item": item}} for item in items)}}
-        )
+        left = Wire(client).ask("batch_write_item", {"RequestItems": {"t": Puts(item_json(item) for item in items)}})
         assert [each["PutRequest"]["Item"] for each in left["UnprocessedItems"]["t"]] == items[:3]
         client.close()
 
@@ -136,7 +134,7 @@ def test_the_body_is_what_boto3_sends_byte_for_byte_but_for_spaces(more: dict[st
     items = items_of_many_types()[:2]
     with endpoint.answering(answer) as url:
         client = client_of(url)
-        puts = Puts({"PutRequest": {"Item": item}} for item in items)
+        puts = Puts(item_json(item) for item in items)
         Wire(client).ask("batch_write_item", {"RequestItems": {"chat": puts}, **more})
         other = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=url)
         other.batch_write_item(RequestItems={"chat": [{"PutRequest": {"Item": item}} for item in items]}, **more)

@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
+
+import orjson
 
 from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb_oversize import PART, PART_BYTES, Oversize, Packed
+from migrator.adapters.dynamodb_plain import PlainItems
 from migrator.adapters.dynamodb_requests import Table
 from migrator.adapters.dynamodb_values import Item, from_item, item_size, to_item, write_units
+from migrator.adapters.dynamodb_wire import item_json, key_json
 from migrator.errors import RecordError
 from migrator.layout import Layout
 from migrator.model import UNKNOWN_KIND, Foreign, Record, Reject, Row
@@ -26,12 +30,24 @@ _PARTS = 16  # parts in a request: an answer holds 16 MB
 _LOOKS = 3  # a record that changes more often than that while its parts are read is given up
 
 
-class Stored(NamedTuple):
-    """A row as a table stores it: the item with what was taken out of it, its bytes, and the units that it takes to write it."""
+class Stored:
+    """A row as a table stores it: `packed`, its bytes, and the units that it takes to write it; `json` is that of the item, `key` of its key's values."""
 
-    packed: Packed
-    size: int
-    units: int
+    __slots__ = ("_packed", "json", "key", "size", "units")
+
+    def __init__(self, json: bytes, key: bytes, size: int, units: int, packed: Packed | None = None) -> None:
+        self.json, self.key, self.size, self.units, self._packed = json, key, size, units, packed
+
+    @property
+    def packed(self) -> Packed:
+        if self._packed is None:
+            self._packed = Packed(orjson.loads(self.json))
+        return self._packed
+
+    @property
+    def texts(self) -> dict[str, bytes]:
+        """What is stored beside the item, by digest."""
+        return self._packed.texts if self._packed is not None else {}
 
 
 class Items:
@@ -40,12 +56,19 @@ class Items:
     def __init__(self, table: Table, setting: Setting) -> None:
         self.table, self.layout = table, setting.layout
         self.oversize = Oversize(setting.layout, setting.oversize, setting.record_bytes)
+        self._plain = PlainItems(setting.layout)
+
+    def plain(self, row: Row) -> Stored | None:
+        """What `stored` gives, of a row that `Layout.fit` leaves as it is and that nothing deletes, where that is soon told."""
+        found = self._plain.of(row)
+        return Stored(*found) if found is not None else None
 
     def stored(self, row: Row) -> Stored:
         """Raises RecordError if there is no item for it, or none that a table takes."""
         packed = self.oversize.pack(row.kind, to_item(self.layout.write(row)))
         size = self.oversize.check(row.kind, packed)
-        return Stored(packed, size, write_units(packed.item, size, self.layout.index))
+        key = key_json(packed.item, self.layout.key)
+        return Stored(item_json(packed.item), key, size, write_units(packed.item, size, self.layout.index), packed)
 
     def fetch(self, keys: list[Item], each: float | None = None) -> Iterator[Item]:
         """What lies under these keys, consistently read, in any order. Raises NoTable where there is none.

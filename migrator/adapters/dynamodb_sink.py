@@ -12,15 +12,15 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from migrator.adapters.base import Flushed, Reader, Setting, Sink, is_as_it_was, rejected
-from migrator.adapters.dynamodb_items import Items, only, place_of
+from migrator.adapters.dynamodb_items import Items, Stored, only, place_of
 from migrator.adapters.dynamodb_oversize import PART_BYTES, Packed
 from migrator.adapters.dynamodb_parts import Notes
 from migrator.adapters.dynamodb_requests import (
@@ -34,17 +34,17 @@ from migrator.adapters.dynamodb_requests import (
 )
 from migrator.adapters.dynamodb_source import DynamoDBReader
 from migrator.adapters.dynamodb_values import Item, item_size, to_item, write_units
-from migrator.adapters.dynamodb_wire import Puts
+from migrator.adapters.dynamodb_wire import Puts, key_json
 from migrator.errors import ConfigError, RecordError, StoreError, TransientStoreError
 from migrator.model import (
     Address,
     Existing,
+    Identity,
     Reject,
     Row,
     Traits,
     identity_key,
 )
-from migrator.values import digest16
 
 if TYPE_CHECKING:
     from migrator.adapters.dynamodb_fast import Lane
@@ -59,13 +59,15 @@ FAST_AFTER = 400  # batches by boto3, after which it pays to import what sends t
 
 class _Put(NamedTuple):
     row: Row
-    packed: Packed
-    size: int
-    units: int
+    stored: Stored
+
+    @property
+    def packed(self) -> Packed:
+        return self.stored.packed
 
     @property
     def item(self) -> Item:
-        return self.packed.item
+        return self.stored.packed.item
 
 
 @dataclass(slots=True)
@@ -74,12 +76,12 @@ class _Slice:
 
     name: str = ""
     existing: Existing = Existing.EMPTY
-    batch: dict[tuple[str, ...], _Put] = field(default_factory=dict)
+    batch: dict[bytes, _Put] = field(default_factory=dict)
     batch_bytes: int = 0
     batch_units: int = 0
     pending: deque[Future[Flushed]] = field(default_factory=deque)
     flushed: Flushed = field(default_factory=Flushed)
-    keys: dict[tuple[str, ...], bytes] = field(default_factory=dict)
+    names: dict[bytes, tuple[str, Identity]] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
 
@@ -128,24 +130,19 @@ class DynamoDBSink(Sink):
         puts = []
         for row in rows:
             try:
-                put = self._put(row)
-                key = tuple([put.item[name]["S"] for name in self.layout.key])
-                name = identity_key(row.kind, self.layout.identity_of(row))
-            except (RecordError, ValueError) as exc:
+                puts.append(self._put(row))
+            except RecordError as exc:
                 now.flushed.rejects.append(rejected(row, str(exc)))
-            else:
-                puts.append((key, name, put))
-        # Neighbours in a sorted source would all go to one partition of the table: each batch takes rows from all over the page.
-        puts.sort(key=lambda each: digest16("#".join(each[0]).encode()))
-        for key, name, put in puts:
-            if key not in now.keys:
-                now.keys[key] = name
-            elif now.keys[key] != name:
-                reason = "another record of the same slice, with another identity, has the same key"
-                now.flushed.rejects.append(rejected(put.row, reason))
-                continue
-            elif key not in now.batch:
-                self._settle()  # what was sent under this key must not come after what is sent now
+        for put in _spread(puts):
+            key, name = put.stored.key, (put.row.kind, self.layout.identity_of(put.row))
+            there = now.names.setdefault(key, name)
+            if there is not name:
+                if identity_key(*there) != identity_key(*name):
+                    reason = "another record of the same slice, with another identity, has the same key"
+                    now.flushed.rejects.append(rejected(put.row, reason))
+                    continue
+                if key not in now.batch:
+                    self._settle()  # what was sent under this key must not come after what is sent now
             self._add(key, put)
         if self._lane is not None:
             self._lane.turn()
@@ -225,26 +222,26 @@ class DynamoDBSink(Sink):
 
     def _put(self, row: Row) -> _Put:
         """Raises RecordError if there is no item for it."""
-        return _Put(row, *(row.encoded or self._items.stored(row)))
+        return _Put(row, row.encoded or self._items.stored(row))
 
-    def _add(self, key: tuple[str, ...], put: _Put) -> None:
+    def _add(self, key: bytes, put: _Put) -> None:
         now = self._slice
         earlier = now.batch.pop(key, None)
         if earlier is not None:
-            now.batch_bytes -= earlier.size
-            now.batch_units -= earlier.units
+            now.batch_bytes -= earlier.stored.size
+            now.batch_units -= earlier.stored.units
         elif (
             len(now.batch) == BATCH_ITEMS
-            or now.batch_bytes + put.size > BATCH_BYTES
-            or now.batch_units + put.units > self._table.writes.burst
+            or now.batch_bytes + put.stored.size > BATCH_BYTES
+            or now.batch_units + put.stored.units > self._table.writes.burst
         ):
             self._send()
-        if put.packed.texts:  # alone: its parts come first
+        if put.stored.texts:  # alone: its parts come first
             self._send()
         now.batch[key] = put
-        now.batch_bytes += put.size
-        now.batch_units += put.units
-        if put.packed.texts:
+        now.batch_bytes += put.stored.size
+        now.batch_units += put.stored.units
+        if put.stored.texts:
             self._send()
 
     def _send(self) -> None:
@@ -273,11 +270,13 @@ class DynamoDBSink(Sink):
                 self._before_lane = -1
                 self._lane = self._opened_lane()
         needs_more = self._items.oversize.is_used and (
-            now.existing is Existing.REPLACE or any(put.packed.texts for put in puts)
+            now.existing is Existing.REPLACE or any(put.stored.texts for put in puts)
         )
         if self._lane is None or needs_more:
             return False
-        return self._lane.send(_request(puts), sum(put.units for put in puts), partial(self._answered, now, puts))
+        return self._lane.send(
+            _request(puts), sum(put.stored.units for put in puts), partial(self._answered, now, puts)
+        )
 
     def _opened_lane(self) -> Lane | None:
         try:
@@ -289,8 +288,8 @@ class DynamoDBSink(Sink):
     def _answered(self, now: _Slice, puts: list[_Put], left: list[Item] | None) -> None:
         """What of a batch is not stored, or not known to be, goes the ordinary way."""
         if left is not None:
-            places = {place_of(only(self.layout.key, item)) for item in left}
-            puts = [put for put in puts if place_of(only(self.layout.key, put.item)) in places] if places else []
+            keys = {key_json(item, self.layout.key) for item in left}
+            puts = [put for put in puts if put.stored.key in keys]
         if puts and not now.stop.is_set():
             now.pending.append(self._table.pool.submit(self._guarded, now, self._put_batch, puts))
 
@@ -346,7 +345,7 @@ class DynamoDBSink(Sink):
         try:
             for put in puts:
                 self._put_parts(now, put)
-            for _ in self._table.batches("batch_write_item", request, now.stop, sum(put.units for put in puts)):
+            for _ in self._table.batches("batch_write_item", request, now.stop, sum(put.stored.units for put in puts)):
                 pass
         except Refused as exc:
             if len(puts) == 1:
@@ -360,7 +359,7 @@ class DynamoDBSink(Sink):
         flushed = Flushed()
         for put in puts:
             try:
-                held = self._get(now, only(self.layout.key, put.item)) if put.packed.texts else None
+                held = self._get(now, only(self.layout.key, put.item)) if put.stored.texts else None
                 if held is None:
                     self._put_parts(now, put)
                     held = self._put_or_held(now, put)
@@ -390,7 +389,7 @@ class DynamoDBSink(Sink):
             self._table.call(
                 "put_item",
                 now.stop,
-                put.units,
+                put.stored.units,
                 TableName=self._table.name,
                 Item=put.item,
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -422,7 +421,7 @@ class DynamoDBSink(Sink):
 
     def _put_parts(self, now: _Slice, put: _Put) -> None:
         """Write what does not fit into the item, before the item that names it."""
-        if not put.packed.texts:
+        if not put.stored.texts:
             return
         self._note(now, put.item)
         parts = self._items.oversize.parts(put.packed)
@@ -466,7 +465,13 @@ class DynamoDBSink(Sink):
 
 
 def _request(puts: list[_Put]) -> Puts:
-    return Puts({"PutRequest": {"Item": put.item}} for put in puts)
+    return Puts(put.stored.json for put in puts)
+
+
+def _spread(puts: list[_Put]) -> Iterator[_Put]:
+    """Neighbours in a sorted source would all go to one partition of the table: each batch takes rows from all over the page."""
+    batches = -(-len(puts) // BATCH_ITEMS)
+    return chain.from_iterable(puts[number::batches] for number in range(batches))
 
 
 def _refused(row: Row, exc: Refused) -> Reject:

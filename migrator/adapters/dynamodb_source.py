@@ -286,6 +286,10 @@ class DynamoDBReader(DynamoDBSource, Reader):
     may_be_missing = True
 
     def fit(self, row: Row) -> Row | Reject:
+        plain = self._items.plain(row)
+        if plain is not None:
+            row.encoded = plain
+            return row
         try:
             fitted = self.layout.fit(row, self.setting.unknown_fields)
             stored = self._items.stored(fitted)
@@ -295,18 +299,23 @@ class DynamoDBReader(DynamoDBSource, Reader):
                 )
         except RecordError as exc:
             return rejected(row, str(exc))
-        fitted.encoded = None if stored.packed.texts else stored
+        fitted.encoded = None if stored.texts else stored
         return fitted
 
     def remaining(self, row: Row) -> float | None:
-        name = self.layout.kinds[row.kind].kind.expires
-        if name is None or (name not in (row.origin.extra if row.origin else {}) and name not in row.record):
+        name = self._expiring[row.kind]
+        if name is None or (name not in row.record and (row.origin is None or name not in row.origin.extra)):
             return None  # without a time of expiry the table is not even asked
         attribute = self._expires[row.kind]
         if self._deletes_by != attribute:
             return None
         until: Any = self.layout.write(row).get(attribute)
         return float(until) - time.time() if is_number(until) else None
+
+    @cached_property
+    def _expiring(self) -> dict[str, str | None]:
+        """By kind, the field, or the attribute of an origin, with the time of expiry."""
+        return {name: spec.kind.expires for name, spec in self.layout.kinds.items()}
 
     @cached_property
     def _expires(self) -> dict[str, str]:

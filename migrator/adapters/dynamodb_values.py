@@ -166,11 +166,11 @@ def item_size(item: Item) -> int:
     here they are as DynamoDB Local counts them: a byte, and one for each pair of digits, pairs aligned at the decimal point, and
     one for a minus; 0 is one byte.
     """
-    return sum([_name_size(name) + _value_size(attribute) for name, attribute in item.items()])
+    return sum([name_size(name) + _value_size(attribute) for name, attribute in item.items()])
 
 
 @lru_cache(4096)
-def _name_size(name: str) -> int:
+def name_size(name: str) -> int:
     return len(name.encode())
 
 
@@ -180,7 +180,7 @@ def _value_size(attribute: AttributeValue) -> int:
         return len(held) if held.isascii() else len(held.encode())
     match sort:
         case "N":
-            return _number_size(held)
+            return number_size(held)
         case "B":
             return len(held)
         case "L":
@@ -190,19 +190,24 @@ def _value_size(attribute: AttributeValue) -> int:
         case "SS":
             return sum(len(each.encode()) for each in held)
         case "NS":
-            return sum(map(_number_size, held))
+            return sum(map(number_size, held))
         case "BS":
             return sum(map(len, held))
     return 1  # NULL, BOOL
 
 
 @lru_cache(4096)
-def _number_size(text: str) -> int:
-    exact = Decimal(text)
-    if not exact:
-        return 1
-    digits, exponent = _significant(exact)
-    return 1 + (len(digits) + exponent % 2 + 1) // 2 + (exact < 0)
+def number_size(text: str) -> int:
+    if "e" in text or "E" in text or not text.isascii():
+        exact = Decimal(text)
+        digits, exponent = _significant(exact) if exact else ("", 0)
+    else:
+        whole, _, fraction = text.lstrip("-+").partition(".")
+        fraction = fraction.rstrip("0")
+        digits, exponent = (whole + fraction).lstrip("0"), -len(fraction)
+        if not fraction:
+            digits, exponent = digits.rstrip("0"), len(digits) - len(digits.rstrip("0"))
+    return 1 + (len(digits) + exponent % 2 + 1) // 2 + text.startswith("-") if digits else 1
 
 
 def write_units(item: Item, size: int, index: tuple[str, ...] | None) -> int:

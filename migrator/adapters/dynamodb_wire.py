@@ -20,10 +20,14 @@ _READING = ("Scan", "Query", "BatchGetItem")
 _BODY = "body of migrator"  # our name in the context of a request
 
 
-class Puts(list[dict[str, Any]]):
-    """Put requests of a batch, `{"PutRequest": {"Item": …}}`; `is_sent` once they have gone into a body that was made here."""
+class Puts(list[bytes]):
+    """The items that a batch puts, as `item_json` makes them; `is_sent` once they have gone into a body that was made here."""
 
     is_sent = False
+
+    def plain(self) -> list[dict[str, Any]]:
+        """The same for boto3 to write."""
+        return [{"PutRequest": {"Item": _with_bytes(orjson.loads(item))}} for item in self]
 
 
 class Wire:
@@ -40,18 +44,29 @@ class Wire:
     def ask(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request, and boto3's own exceptions."""
         call = getattr(self._client, operation)
+        if self._is_plain:
+            return self._plainly(call, request)
         puts = [each for each in request.get("RequestItems", {}).values() if isinstance(each, Puts)]
         answer: dict[str, Any]
         try:
             answer = call(**request)
         except Exception:
-            if all(each.is_sent for each in puts) or self._is_plain:
+            if all(each.is_sent for each in puts):
                 raise
         else:
-            if all(each.is_sent for each in puts) or self._is_plain:
+            if all(each.is_sent for each in puts):
                 return answer
         self._is_plain = True  # an event did not come: what was sent held no items
-        answer = call(**request)
+        return self._plainly(call, request)
+
+    def _plainly(self, call: Any, request: dict[str, Any]) -> dict[str, Any]:
+        if "RequestItems" in request:
+            items = {
+                table: each.plain() if isinstance(each, Puts) else each
+                for table, each in request["RequestItems"].items()
+            }
+            request = request | {"RequestItems": items}
+        answer: dict[str, Any] = call(**request)
         return answer
 
     def pattern(self, table: str) -> Pattern | None:
@@ -130,10 +145,19 @@ class _NotSent(Exception):
 
 def body_of(table: str, puts: Puts, capacity: str | None) -> bytes:
     """The whole request; `capacity` is its ReturnConsumedCapacity, if it has one."""
-    request: dict[str, Any] = {"RequestItems": {table: list(puts)}}
-    if capacity:
-        request["ReturnConsumedCapacity"] = capacity
-    return orjson.dumps(request, default=_base64)
+    items = b",".join([b'{"PutRequest":{"Item":%b}}' % item for item in puts])
+    wanted = b',"ReturnConsumedCapacity":%b' % orjson.dumps(capacity) if capacity else b""
+    return b'{"RequestItems":{%b:[%b]}%b}' % (orjson.dumps(table), items, wanted)
+
+
+def item_json(item: dict[str, Any]) -> bytes:
+    """An item as it stands in a request."""
+    return orjson.dumps(item, default=_base64)
+
+
+def key_json(item: dict[str, Any], names: tuple[str, ...]) -> bytes:
+    """The values of an item's key, one behind the other: the same for the same key."""
+    return b"".join([item_json(item[name]) for name in names])
 
 
 def _base64(value: Any) -> str:

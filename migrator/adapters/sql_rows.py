@@ -7,9 +7,10 @@ Knows sqlite3, what it cannot give (larger than the limit, not UTF-8) and how to
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from operator import itemgetter
 
 from migrator.adapters.base import Setting, is_full, too_large
 from migrator.adapters.sql_dialect import Connection, Dialect, Key, Table
@@ -26,16 +27,18 @@ class Rows:
     def __init__(self, connection: Connection, dialect: Dialect, table: Table, setting: Setting) -> None:
         self.connection, self.dialect, self.table, self.setting = connection, dialect, table, setting
         self._by_key = dialect.by_key(table)
+        self._weigh: dict[tuple[type, ...], Callable[[tuple[Value, ...]], int]] = {}
+        self._read = setting.layout.reading(table.kind.kind.name, table.names)
 
     def page(self, after: Key, upto: Key) -> tuple[Page, bool]:
         """The next page behind a key (empty: the start), and whether there may be more."""
-        page, size, last = Page([], list(after)), 0, after
+        page, size, last, width = Page([], list(after)), 0, after, len(self.table.key)
         while not is_full(page, size):
             try:
-                with closing(self._run(last, upto)) as run:
-                    for key, values in run:
-                        size += self._add(page, key, values)
-                        last = key
+                with closing(self.connection.cursor()) as run:  # it holds a lock
+                    for found in run.execute(self.dialect.page(self.table, bool(last), bool(upto)), (*last, *upto)):
+                        last = found[:width]
+                        size += self._add(page, last, found[width:])
                         if is_full(page, size):
                             break
                     else:
@@ -46,12 +49,11 @@ class Rows:
                     raise
                 # sqlite3 steps ahead: it may be the next row or the one behind it. One row with care, then on as before.
                 behind = self._next_key(last, upto)
-                found = self.at(behind) if behind is not None else None
-                if isinstance(found, Row):
-                    page.rows.append(found)
-                elif found is not None:
-                    page.rejects.append(found)
-                    size += size_of(found.held.values())
+                there = self.at(behind) if behind is not None else None
+                if there is not None:
+                    page.add(there)
+                if isinstance(there, Reject):
+                    size += size_of(there.held.values())
                 last = behind or last
         page.cursor = list(last)
         return page, True
@@ -95,13 +97,6 @@ class Rows:
             return [each for one in wanted for each in self.asked(by, [one])]
         return [found[name] for name in named]
 
-    def _run(self, after: Key, upto: Key) -> Generator[tuple[Key, tuple[Value, ...]], None, None]:
-        """Rows from one statement. It is closed with the generator, for it holds a lock."""
-        width = len(self.table.key)
-        with closing(self.connection.cursor()) as cursor:
-            for found in cursor.execute(self.dialect.page(self.table, bool(after), bool(upto)), (*after, *upto)):
-                yield found[:width], found[width:]
-
     def _next_key(self, after: Key, upto: Key) -> Key | None:
         keys = replace(self.table, columns=())
         found: Key | None = self.connection.execute(
@@ -114,13 +109,22 @@ class Rows:
         return found
 
     def _add(self, page: Page, key: Key, values: tuple[Value, ...]) -> int:
-        size = size_of(values)
-        held = dict(zip(self.table.names, values))
-        place, kind = self.table.place(key), self.table.kind.kind.name
+        types, place = tuple(map(type, values)), self.table.place(key)
+        weigh = self._weigh.get(types)
+        if weigh is None:
+            weigh = self._weigh[types] = _weighing(types)
+        size = weigh(values)
         if size * 4 > self.setting.record_bytes and (exact := _exact_size(values)) > self.setting.record_bytes:
-            page.rejects.append(Reject(kind, place, too_large(exact, self.setting.record_bytes), held))
+            held = dict(zip(self.table.names, values))
+            page.rejects.append(
+                Reject(self.table.kind.kind.name, place, too_large(exact, self.setting.record_bytes), held)
+            )
             return exact
-        page.add(self.setting.layout.read(held, place, kind))
+        found = self._read(values, types, place)
+        if type(found) is Row:
+            page.rows.append(found)
+        else:
+            page.add(found)
         return size
 
     def _salvage(self, key: Key) -> Reject | None:
@@ -167,6 +171,15 @@ class Rows:
 def size_of(values: Iterable[Value]) -> int:
     """About how much values take: text counts its characters."""
     return sum([len(v) if type(v) is str or type(v) is bytes else 8 for v in values])
+
+
+def _weighing(types: tuple[type, ...]) -> Callable[[tuple[Value, ...]], int]:
+    """`size_of` for values of these types."""
+    long = [number for number, each in enumerate(types) if each in (str, bytes)]
+    if len(long) < 2:
+        return size_of
+    pick, rest = itemgetter(*long), 8 * (len(types) - len(long))
+    return lambda values: sum(map(len, pick(values)), rest)
 
 
 def _exact_size(values: Iterable[Value]) -> int:

@@ -1,0 +1,144 @@
+"""Plain records give the same texts in few steps as the general way gives them: bytes, keys, sizes, units, and what it refuses."""
+
+import pickle
+from dataclasses import replace
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from migrator import load_mapping
+from migrator.adapters.dynamodb_plain import PlainItems
+from migrator.adapters.dynamodb_values import check_item, from_item, to_item, write_units
+from migrator.adapters.dynamodb_wire import item_json, key_json
+from migrator.model import Row, identity_key
+from migrator.plain import Pattern, Signature, identity_pattern
+from migrator.values import canonical, to_json
+
+TEXTS = st.text(st.characters(exclude_categories=()) | st.sampled_from('"\\,#:{}%\n\x00é–😀'), max_size=12)
+NUMBERS = (
+    st.integers() | st.integers(-10, 10) | st.floats() | st.sampled_from((0.0, -0.0, 1.0, 1e-4, 1e15, -2.5, 2.0**53))
+)
+VALUES = TEXTS | NUMBERS | st.none() | st.booleans()
+RECORDS = st.dictionaries(TEXTS | st.sampled_from(("user_id", "$bytes", "%s")), VALUES, max_size=6)
+LAYOUTS = [each for each in load_mapping("luminoracore-v1.1").layouts.values() if each.store == "dynamodb"]
+KINDS = sorted(LAYOUTS[0].kinds)
+
+
+@given(RECORDS, st.booleans())
+def test_a_plain_record_has_the_canonical_bytes_that_every_other_way_gives_it(record, null):
+    signature = Signature.of(record)
+    plain = signature.texts(record, null=null) if signature else None
+    if plain is not None:
+        assert plain[0] == canonical(record if null else {n: v for n, v in record.items() if v is not None})
+
+
+@given(RECORDS)
+def test_a_pattern_filled_with_texts_is_the_json_of_the_record(record):
+    signature = Signature.of(record)
+    plain = signature.texts(record) if signature else None
+    if plain is not None:
+        assert Pattern(signature.object((name, name) for name in record)).fill(plain[1]) == to_json(record)
+
+
+@given(RECORDS, st.lists(TEXTS | st.sampled_from(("user_id", "%s")), max_size=3))
+def test_a_plain_identity_has_the_key_that_every_other_way_gives_it(record, identity):
+    signature = Signature.of(record)
+    plain = signature.texts(record) if signature else None
+    pattern = identity_pattern("fact", signature, identity) if plain else None
+    if pattern is not None:
+        assert pattern.fill(plain[1]) == identity_key("fact", [record.get(name) for name in identity])
+
+
+def test_ordinary_records_are_plain():
+    for value in ("text", 'a "quote", a \\ and a\nline', "ñ–😀", None, True, 7, -(2**53), 0.5, 1.0, -0.0, 123456.789):
+        record = {"user_id": "ana", "value": value}
+        assert Signature.of(record).texts(record) is not None, value
+
+
+@pytest.mark.parametrize("value", [[], {}, b"x", frozenset({"a"})])
+def test_a_value_of_another_type_has_no_signature(value):
+    assert Signature.of({"user_id": "ana", "value": value}) is None
+
+
+@pytest.mark.parametrize("value", ["\ud800", float("nan"), float("inf"), 1e300, 1e-9, 2**53 + 1, 1e15])
+def test_a_value_that_needs_a_closer_look_has_no_texts(value):
+    record = {"user_id": "ana", "value": value}
+    assert Signature.of(record).texts(record) is None
+
+
+def test_records_of_the_same_names_and_types_share_one_signature_also_when_it_has_travelled():
+    one, other = Signature.of({"a": "x", "b": 1}), Signature.of({"a": "y", "b": 2})
+    assert one is other is pickle.loads(pickle.dumps(one))
+    assert one is not Signature.of({"a": "x", "b": 1.0})
+
+
+def test_a_row_that_is_made_of_another_has_none_of_its_texts():
+    row = Row("fact", {"a": "x"})
+    row.signature = Signature.of(row.record)
+    row.texts = row.signature.texts(row.record)[1]
+    other = replace(row, record={"a": 1})
+    assert (other.signature, other.texts) == (None, None)
+
+
+# Items
+
+
+@st.composite
+def rows(draw):
+    """Rows as a mapping has them, most of them plain, with keys of all sorts and now and then a field that no layout knows."""
+    name = draw(st.sampled_from(KINDS))
+    kind = LAYOUTS[0].kinds[name].kind
+    of = {"text": TEXTS, "timestamp": TEXTS, "integer": st.integers(), "boolean": st.booleans(), "float": NUMBERS}
+    ordinary = {
+        "text": st.text('ab#~é"\\', min_size=1, max_size=4),
+        "integer": st.integers(0, 9),
+        "float": st.floats(0.001, 1),
+    }
+    record = {}
+    for field in kind.fields:
+        values = draw(st.sampled_from((ordinary, ordinary, ordinary, of))).get(
+            field.type, st.just("2026-01-02T03:04:05")
+        )
+        if draw(st.integers(0, 9)):
+            record[field.name] = draw(values | st.none() if draw(st.booleans()) else values)
+    if draw(st.booleans()):
+        record["favourite"] = draw(VALUES)
+    if draw(st.integers(0, 9)) == 0:
+        record["value"] = draw(st.sampled_from(("x" * 1_100, "é" * 300_000, '"' * 410_000, "~migrator-part#")))
+    return Row(name, record)
+
+
+@given(rows(), st.sampled_from(LAYOUTS))
+def test_a_plain_item_is_the_item_that_every_other_way_makes_to_the_byte_of_its_size_and_its_units(row, layout):
+    row.signature = Signature.of(row.record)
+    plain = row.signature.texts(row.record) if row.signature else None
+    row.texts = plain[1] if plain else None
+    made = PlainItems(layout).of(row)
+    if made is None:
+        return
+    assert layout.fit(row) is row
+    item = to_item(layout.write(row))
+    size = check_item(item, layout.key, layout.index)
+    assert orjson.loads(made.json) == orjson.loads(item_json(item)) == item
+    assert made.key == key_json(item, layout.key)
+    assert (made.size, made.units) == (size, write_units(item, size, layout.index))
+
+
+def test_an_ordinary_fact_is_a_plain_item_in_every_table():
+    record = {
+        "user_id": "ana",
+        "session_id": "s1",
+        "category": "work",
+        "key": "boss",
+        "value": 'says "no"',
+        "confidence": 1.0,
+    }
+    for layout in LAYOUTS:
+        row = Row("fact", record)
+        row.signature = Signature.of(record)
+        row.texts = row.signature.texts(record)[1]
+        made = PlainItems(layout).of(row)
+        if layout.recipe("fact", tuple(record)) is not None:
+            assert from_item(orjson.loads(made.json)) == layout.write(row)
