@@ -40,7 +40,7 @@ class Signature:
         strings = [name for name, kind in self._types.items() if kind is str]
         self._has_null = _NULL in types
         self._others = [(name, kind) for name, kind in self._types.items() if kind in (bool, int, float)]
-        self._strings = _picker([names.index(name) for name in strings])
+        self._strings = picker([names.index(name) for name in strings])
         self._places = {name: place for place, name in enumerate([*strings, *(name for name, _ in self._others)])}
 
     @classmethod
@@ -123,7 +123,7 @@ class Pattern:
     def __init__(self, pieces: Iterable[Piece]) -> None:
         pieces = list(pieces)
         self._form = b"".join(b"%b" if isinstance(piece, int) else piece.replace(b"%", b"%%") for piece in pieces)
-        self._pick = _picker([piece for piece in pieces if isinstance(piece, int)])
+        self._pick = picker([piece for piece in pieces if isinstance(piece, int)])
         self.fixed = sum(len(piece) for piece in pieces if not isinstance(piece, int))
 
     def fill(self, texts: Texts) -> bytes:
@@ -140,7 +140,7 @@ def identity_pattern(kind: str, signature: Signature, identity: Iterable[str]) -
     return Pattern([*pieces, b"]"])
 
 
-def _picker(numbers: list[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+def picker(numbers: list[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     """`itemgetter`, which gives no tuple of one or none."""
     if len(numbers) > 1:
         return itemgetter(*numbers)

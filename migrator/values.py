@@ -38,6 +38,13 @@ def number(text: str) -> int | float | Decimal:
 
     A float's value is here its shortest decimal text, as in DynamoDB and JSON, not its binary expansion. Raises ValueError if `text` is no finite number.
     """
+    if "." in text and "e" not in text:  # nearly all fractions
+        try:
+            near = float(text)
+        except ValueError:
+            raise ValueError("not a finite number") from None
+        if repr(near) == text:
+            return near
     if _NUMBER.fullmatch(text) is None:
         raise ValueError("not a finite number")
     try:

@@ -9,9 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrator import load_mapping
+from migrator.adapters.dynamodb_items import read_item
 from migrator.adapters.dynamodb_plain import PlainItems
 from migrator.adapters.dynamodb_values import check_item, from_item, to_item, write_units
 from migrator.adapters.dynamodb_wire import item_json, key_json
+from migrator.adapters.json_rows import PlainLines, to_line
+from migrator.errors import RecordError
+from migrator.mapping import _as_form
 from migrator.model import Row, identity_key
 from migrator.plain import Pattern, Signature, identity_pattern
 from migrator.values import canonical, to_json
@@ -124,6 +128,83 @@ def test_a_plain_item_is_the_item_that_every_other_way_makes_to_the_byte_of_its_
     assert orjson.loads(made.json) == orjson.loads(item_json(item)) == item
     assert made.key == key_json(item, layout.key)
     assert (made.size, made.units) == (size, write_units(item, size, layout.index))
+
+
+@st.composite
+def items(draw, layout):
+    """Items of rows, as they are or with something that is not as it should be."""
+    try:
+        item = to_item(layout.write(draw(rows())))
+    except RecordError:
+        item = {}
+    item = orjson.loads(item_json(item))
+    broken = st.sampled_from(
+        (
+            {"S": 5},
+            {"N": "x"},
+            {"N": "1e400"},
+            {"S": "a", "N": "1"},
+            {},
+            {"BOOL": True},
+            {"L": []},
+            {"S": ""},
+            {"N": "7"},
+            "S",
+            5,
+        )
+    )
+    names = st.sampled_from(sorted(item) or ["user_id"])
+    for _ in range(draw(st.sampled_from((0, 0, 0, 1, 2)))):
+        match draw(st.integers(0, 2)):
+            case 0:
+                item[draw(names)] = draw(broken)
+            case 1:
+                item.pop(draw(names), None)
+            case 2:
+                item[draw(names)] = {"S": draw(TEXTS)}
+    return item
+
+
+@given(st.sampled_from(LAYOUTS).flatmap(lambda layout: st.tuples(st.just(layout), st.lists(items(layout), max_size=4))))
+def test_the_row_of_a_plain_item_is_the_row_that_every_other_way_reads(given):
+    layout, several = given
+    plain = PlainItems(layout)
+    for item in (*several, *several):
+        row = plain.row(item)
+        if row is not None:
+            other = read_item(layout, item)
+            assert (row, row.place) == (other, other.place)
+            assert [*map(type, row.record.values())] == [*map(type, other.record.values())]
+            assert list(row.record) == list(other.record)
+            assert row.signature is Signature.of(row.record)
+
+
+def test_an_ordinary_item_is_plain_and_one_under_another_key_is_not():
+    layout = load_mapping("luminoracore-v1.1").layouts["user_id/SK"]
+    record = {
+        "user_id": "ana",
+        "session_id": "s1",
+        "category": "work",
+        "key": "boss",
+        "value": "Ana",
+        "confidence": 0.5,
+    }
+    item = orjson.loads(item_json(to_item(layout.write(Row("fact", record)))))
+    plain = PlainItems(layout)
+    assert plain.row(item).record == record
+    assert plain.row(item | {"SK": {"S": "FACT#work#other"}}) is None
+    assert plain.row(item | {"confidence": {"S": "much"}}) is None
+
+
+@given(rows(), st.booleans())
+def test_the_line_of_a_plain_row_is_the_line_that_every_other_way_makes(row, is_document):
+    layout = _as_form(load_mapping("luminoracore-v1.1").layouts["json"], "json" if is_document else "jsonl")
+    row.signature = Signature.of(row.record)
+    plain = row.signature.texts(row.record) if row.signature else None
+    row.texts = plain[1] if plain else None
+    line = PlainLines(layout, is_document).of(row)
+    if plain is not None:
+        assert line == to_line(layout, is_document, layout.fit(row))
 
 
 def test_an_ordinary_fact_is_a_plain_item_in_every_table():

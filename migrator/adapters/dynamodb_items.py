@@ -94,7 +94,8 @@ class Items:
         """
         if not self.oversize.is_used:
             for item in items:
-                yield item, read_item(self.layout, item), 0
+                plain = self._plain.row(item) if type(item) is dict else None
+                yield item, plain or read_item(self.layout, item), 0
             return
         broken = [not _is_item(item) for item in items]
         ghosts = self._ghosts([item for item, is_broken in zip(items, broken) if not is_broken])

@@ -82,19 +82,20 @@ class DynamoDBSource(Source):
     def pages(self, partition: Partition, after: Cursor) -> Iterator[Page]:
         if after == _END:
             return
-        last: Cursor = None
+        last: Item = {}
+        oversize = self._items.oversize
         for items, behind in self._scan(partition.spec, after, PAGE_ROWS):
             page, size = Page([], behind or _END), 0
             for item, found, taken in self._items.read_all(items):
                 if size >= PAGE_BYTES:  # of what lies in parts there may be more than a page in 1 MB of items
-                    page.cursor = last
+                    page.cursor = only(self.layout.key, last)
                     yield page
                     page, size = Page([], behind or _END), 0
                 page.add(found)
                 size += taken
-                if isinstance(found, Row) and (form := self._items.oversize.form_of(item)):
+                if oversize.is_used and isinstance(found, Row) and (form := oversize.form_of(item)):
                     page.forms[found.kind, form] += 1
-                last = only(self.layout.key, item)
+                last = item
             yield page
 
     def holds(self, kinds: Sequence[str]) -> Holdings:

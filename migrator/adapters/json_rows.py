@@ -13,6 +13,7 @@ from migrator.errors import RecordError
 from migrator.kind_layout import KindLayout
 from migrator.layout import Layout
 from migrator.model import FOREIGN, UNKNOWN_KIND, Foreign, Origin, Record, Reject, Row, some_names
+from migrator.plain import Pattern, Signature
 from migrator.values import Value, to_json, to_plain_json
 
 ALL = ("line",)  # of what was too large to be kept
@@ -33,6 +34,34 @@ def to_line(layout: Layout, is_document: bool, row: Row) -> bytes:
     if row.origin is not None:
         line["origin"] = row.origin.to_plain()
     return to_json(line) + b"\n"
+
+
+class PlainLines:
+    """What `to_line` makes of plain rows, in few steps."""
+
+    def __init__(self, layout: Layout, is_document: bool) -> None:
+        self._layout, self._is_document = layout, is_document
+        self._patterns: dict[tuple[str, Signature], Pattern | None] = {}
+
+    def of(self, row: Row) -> bytes | None:
+        """The text of a row that has its texts, and that `Layout.fit` leaves as it is; None where it must be made the general way."""
+        if row.texts is None or row.signature is None or row.origin is not None:
+            return None
+        known = row.kind, row.signature
+        if known not in self._patterns:
+            self._patterns[known] = self._pattern(*known)
+        pattern = self._patterns[known]
+        return pattern.fill(row.texts) if pattern is not None else None
+
+    def _pattern(self, kind: str, signature: Signature) -> Pattern | None:
+        recipe = self._layout.recipe(kind, signature.names)
+        if recipe is None or self._layout.map:
+            return None
+        fields = {name: source for name, source in recipe.items() if isinstance(source, str)}
+        if len(fields) < len(recipe):
+            return None
+        held = signature.object(fields.items())
+        return Pattern(held if self._is_document else (b'{"kind":', to_json(kind), b',"record":', *held, b"}\n"))
 
 
 def from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Reject:

@@ -40,7 +40,7 @@ from migrator.adapters.base import (
     too_large,
 )
 from migrator.adapters.json_look import arrays_of, check_beginning, kinds_of
-from migrator.adapters.json_rows import ALL, as_text, entries_in, from_entry, from_line, to_line
+from migrator.adapters.json_rows import ALL, PlainLines, as_text, entries_in, from_entry, from_line, to_line
 from migrator.adapters.json_text import Broken, Found, Scanner, parsed
 from migrator.adapters.packing import (
     CHUNK,
@@ -148,6 +148,7 @@ class JsonReader(Reader):
         self.is_document = _is_document(address)
         self.loses = frozenset({"origins"}) if self.is_document else frozenset()
         self.holds_foreign = not self.is_document
+        self._plain = PlainLines(self.layout, self.is_document)
 
     def guarantees(self, kind: str) -> bool:
         return False
@@ -169,8 +170,10 @@ class JsonReader(Reader):
 
     def fit(self, row: Row) -> Row | Reject:
         try:
-            fitted = self.layout.fit(row, self.setting.unknown_fields)
-            line = to_line(self.layout, self.is_document, fitted)
+            line = self._plain.of(row)
+            fitted = row if line is not None else self.layout.fit(row, self.setting.unknown_fields)
+            if line is None:
+                line = to_line(self.layout, self.is_document, fitted)
             if len(line) > self.setting.record_bytes:
                 raise RecordError(too_large(len(line), self.setting.record_bytes))
             fitted.encoded = line
