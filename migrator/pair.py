@@ -84,6 +84,7 @@ class Digest:
 
 
 _MASK = (1 << 128) - 1
+_UNKNOWN = Pattern(())
 
 
 @dataclass(slots=True)
@@ -140,7 +141,7 @@ class Pair:
         self.duplicates = duplicates
         self.loses = source.loses | reader.loses
         self._drop_null = "absent" in self.loses
-        self._keys: dict[tuple[str, Signature], Pattern | None] = {}
+        self._keys: dict[tuple[str, Signature | None], Pattern | None] = {}
         # The source cannot say which attributes of the store's own belong to a record: those of the sink are no difference.
         self._extras = "origins" not in source.loses
 
@@ -201,17 +202,13 @@ class Pair:
             self._note(digests, fitted, whole if fitted is row else None)
         except ValueError as exc:
             return Reject(row.kind, row.place, str(exc), row.record, row.origin)
-        fitted.texts = None
         return fitted
 
     def _plain(self, row: Row) -> bytes | None:
         """What `_bytes` gives of a row whose values are plain, which then has its texts; None of any other."""
         if row.signature is None or row.origin is not None:
             return None
-        plain = row.signature.texts(row.record, null=not self._drop_null)
-        if plain is None:
-            return None
-        whole, row.texts = plain
+        whole, row.texts = row.signature.texts(row.record, null=not self._drop_null)
         return whole
 
     def _count_reject(self, out: Expected, kind: str) -> None:
@@ -251,28 +248,25 @@ class Pair:
         """Add rows, of either store, to the digest of their kind."""
         for row in rows:
             self._note(digests, row, self._plain(row))
-            row.texts = None
 
     def _note(self, digests: dict[str, Digest], row: Row, whole: bytes | None) -> None:
-        """`whole`: what `_plain` gives of the row."""
-        key = self.key(row) if whole is None else self._plain_key(row)
-        hashed = digest16(self._bytes(row) if whole is None else whole)
-        digest = digests.get(row.kind)
+        """`whole`: what `_plain` gives of the row, whose texts are not wanted any more."""
+        kind = row.kind
+        if whole is None:
+            key, whole = self.key(row), self._bytes(row)
+        else:
+            pattern = self._keys.get((kind, row.signature), _UNKNOWN)
+            if pattern is _UNKNOWN:
+                assert row.signature is not None
+                identity = self.reader.layout.kinds[kind].kind.identity
+                pattern = self._keys[kind, row.signature] = identity_pattern(kind, row.signature, identity)
+            key = pattern.fill(row.texts) if pattern is not None and row.texts is not None else self.key(row)
+            row.texts = None
+        bucket, digest = digest16(key) % BUCKETS, digests.get(kind)
         if digest is None:
-            digest = digests[row.kind] = Digest()
-        digest.note(digest16(key) % BUCKETS, hashed)
-
-    def _plain_key(self, row: Row) -> bytes:
-        """What `key` gives of a row that has its texts."""
-        assert row.signature is not None
-        assert row.texts is not None
-        known = row.kind, row.signature
-        if known not in self._keys:
-            self._keys[known] = identity_pattern(
-                row.kind, row.signature, self.reader.layout.kinds[row.kind].kind.identity
-            )
-        pattern = self._keys[known]
-        return pattern.fill(row.texts) if pattern is not None else self.key(row)
+            digest = digests[kind] = Digest()
+        digest.count += 1
+        digest.sums[bucket] = (digest.sums.get(bucket, 0) + digest16(whole)) & _MASK
 
     def fingerprint(self, row: Row) -> bytes:
         return digest16(self._bytes(row)).to_bytes(16, "big")

@@ -62,10 +62,10 @@ class Signature:
     def __reduce__(self) -> tuple[Any, ...]:
         return Signature._known, (self.names, tuple(self._types.values()))
 
-    def texts(self, record: dict[str, Value], *, null: bool = True) -> tuple[bytes, Texts] | None:
+    def texts(self, record: dict[str, Value], *, null: bool = True) -> tuple[bytes, Texts] | tuple[None, None]:
         """What `values.canonical` makes of a record of this signature, without its NULLs if `null` is False, and its texts.
 
-        None if a value needs a closer look: half of a surrogate, a number that is large, tiny or none.
+        None for both if a value needs a closer look: half of a surrogate, a number that is large, tiny or none.
         """
         by_value = record if null or not self._has_null else {n: v for n, v in record.items() if v is not None}
         others = []
@@ -73,7 +73,7 @@ class Signature:
             value = record[name]
             if kind is float:
                 if not (1e-4 <= value < 1e15 or -1e15 < value <= -1e-4 or value == 0):
-                    return None  # there orjson and Python write different texts, or it is no number
+                    return None, None  # there orjson and Python write different texts, or it is no number
                 others.append(repr(value).encode())
                 if value.is_integer():
                     by_value = by_value | {name: int(value)}
@@ -82,12 +82,12 @@ class Signature:
             elif -_EXACT <= value <= _EXACT:
                 others.append(b"%d" % value)
             else:
-                return None
+                return None, None
         strings = self._strings(tuple(record.values()))
         try:
             whole = orjson.dumps(by_value, option=orjson.OPT_SORT_KEYS)
         except TypeError:
-            return None
+            return None, None
         if b"\\" in whole:
             return whole, [orjson.dumps(each)[1:-1] for each in strings] + others
         return whole, [*map(str.encode, strings), *others]  # nothing needs an escape

@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-import orjson
-
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb_oversize import PART, PART_BYTES, Oversize, Packed
-from migrator.adapters.dynamodb_plain import PlainItems
+from migrator.adapters.dynamodb_oversize import PART, PART_BYTES, Oversize
+from migrator.adapters.dynamodb_plain import PlainItems, Stored
 from migrator.adapters.dynamodb_requests import Table
 from migrator.adapters.dynamodb_values import Item, from_item, item_size, to_item, write_units
 from migrator.adapters.dynamodb_wire import item_json, key_json
@@ -30,38 +28,13 @@ _PARTS = 16  # parts in a request: an answer holds 16 MB
 _LOOKS = 3  # a record that changes more often than that while its parts are read is given up
 
 
-class Stored:
-    """A row as a table stores it: `packed`, its bytes, and the units that it takes to write it; `json` is that of the item, `key` of its key's values."""
-
-    __slots__ = ("_packed", "json", "key", "size", "units")
-
-    def __init__(self, json: bytes, key: bytes, size: int, units: int, packed: Packed | None = None) -> None:
-        self.json, self.key, self.size, self.units, self._packed = json, key, size, units, packed
-
-    @property
-    def packed(self) -> Packed:
-        if self._packed is None:
-            self._packed = Packed(orjson.loads(self.json))
-        return self._packed
-
-    @property
-    def texts(self) -> dict[str, bytes]:
-        """What is stored beside the item, by digest."""
-        return self._packed.texts if self._packed is not None else {}
-
-
 class Items:
     """The items of a table under a layout. Safe to use from several threads."""
 
     def __init__(self, table: Table, setting: Setting) -> None:
         self.table, self.layout = table, setting.layout
         self.oversize = Oversize(setting.layout, setting.oversize, setting.record_bytes)
-        self._plain = PlainItems(setting.layout)
-
-    def plain(self, row: Row) -> Stored | None:
-        """What `stored` gives, of a row that `Layout.fit` leaves as it is and that nothing deletes, where that is soon told."""
-        found = self._plain.of(row)
-        return Stored(*found) if found is not None else None
+        self.plain = PlainItems(setting.layout)
 
     def stored(self, row: Row) -> Stored:
         """Raises RecordError if there is no item for it, or none that a table takes."""
@@ -94,7 +67,7 @@ class Items:
         """
         if not self.oversize.is_used:
             for item in items:
-                plain = self._plain.row(item) if type(item) is dict else None
+                plain = self.plain.row(item) if type(item) is dict else None
                 yield item, plain or read_item(self.layout, item), 0
             return
         broken = [not _is_item(item) for item in items]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from migrator.adapters.dynamodb_oversize import Packed
 from migrator.adapters.dynamodb_values import ITEM_BYTES, RANGE_BYTES, Item, item_size, number_size
 from migrator.keys import Slot, Template
 from migrator.layout import PART_MARK, Layout
@@ -24,13 +25,26 @@ _MAX64 = 1 << 63
 _DECODERS = 1_000  # are remembered; a table with more has no columns
 
 
-class PlainItem(NamedTuple):
-    """An item's JSON, that of the values of its key one behind the other, its bytes, and the units that it takes to write it."""
+class Stored(NamedTuple):
+    """A row as a table stores it: the item's JSON, that of the values of its key one behind the other, its bytes, and the units that it takes to write it.
+
+    whole: the item itself with what was taken out of it, where that has been made.
+    """
 
     json: bytes
     key: bytes
     size: int
     units: int
+    whole: Packed | None = None
+
+    @property
+    def packed(self) -> Packed:
+        return self.whole or Packed(orjson.loads(self.json))
+
+    @property
+    def texts(self) -> dict[str, bytes]:
+        """What is stored beside the item, by digest."""
+        return self.whole.texts if self.whole is not None else {}
 
 
 class PlainItems:
@@ -41,7 +55,7 @@ class PlainItems:
         self._encoders: dict[tuple[str, Signature], _Encoder | None] = {}
         self._decoders: dict[tuple[str, ...], _Decoder | None] = {}
 
-    def of(self, row: Row) -> PlainItem | None:
+    def of(self, row: Row) -> Stored | None:
         """The item of a row that has its texts; None where it must be made the general way."""
         if row.texts is None or row.signature is None or row.origin is not None:
             return None
@@ -106,7 +120,7 @@ class _Encoder:
         self._is_indexed = layout.index is not None and all(name in recipe for name in layout.index[1:] if name)
         self._rest: int | None = None  # what an item takes beside its texts, less what is in the JSON beside them
 
-    def item(self, record: Record, texts: Texts) -> PlainItem | None:
+    def item(self, record: Record, texts: Texts) -> Stored | None:
         for name, mark in self._separated:
             if mark in record[name]:
                 return None
@@ -130,7 +144,7 @@ class _Encoder:
         size += self._rest
         if size > ITEM_BYTES:
             return None
-        return PlainItem(json, key, size, -(-size // 1024) * (2 if self._is_indexed else 1))
+        return Stored(json, key, size, -(-size // 1024) * (2 if self._is_indexed else 1))
 
     def _has_short_keys(self, record: Record) -> bool:
         return all(len(template.fill(record).encode()) <= RANGE_BYTES for template in self._templates)

@@ -20,9 +20,10 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from migrator.adapters.base import Flushed, Reader, Setting, Sink, is_as_it_was, rejected
-from migrator.adapters.dynamodb_items import Items, Stored, only, place_of
+from migrator.adapters.dynamodb_items import Items, only, place_of
 from migrator.adapters.dynamodb_oversize import PART_BYTES, Packed
 from migrator.adapters.dynamodb_parts import Notes
+from migrator.adapters.dynamodb_plain import Stored
 from migrator.adapters.dynamodb_requests import (
     THREADS,
     Pace,
@@ -39,7 +40,6 @@ from migrator.errors import ConfigError, RecordError, StoreError, TransientStore
 from migrator.model import (
     Address,
     Existing,
-    Identity,
     Reject,
     Row,
     Traits,
@@ -72,7 +72,7 @@ class _Put(NamedTuple):
 
 @dataclass(slots=True)
 class _Slice:
-    """What came since `begin`: the batch that grows, those under way, and which identity has which key."""
+    """What came since `begin`: the batch that grows, those under way, and which row has which key."""
 
     name: str = ""
     existing: Existing = Existing.EMPTY
@@ -81,7 +81,7 @@ class _Slice:
     batch_units: int = 0
     pending: deque[Future[Flushed]] = field(default_factory=deque)
     flushed: Flushed = field(default_factory=Flushed)
-    names: dict[bytes, tuple[str, Identity]] = field(default_factory=dict)
+    rows: dict[bytes, Row] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
 
@@ -134,12 +134,12 @@ class DynamoDBSink(Sink):
             except RecordError as exc:
                 now.flushed.rejects.append(rejected(row, str(exc)))
         for put in _spread(puts):
-            key, name = put.stored.key, (put.row.kind, self.layout.identity_of(put.row))
-            there = now.names.setdefault(key, name)
-            if there is not name:
-                if identity_key(*there) != identity_key(*name):
+            key, row = put.stored.key, put.row
+            there = now.rows.setdefault(key, row)
+            if there is not row:
+                if self._name(there) != self._name(row):
                     reason = "another record of the same slice, with another identity, has the same key"
-                    now.flushed.rejects.append(rejected(put.row, reason))
+                    now.flushed.rejects.append(rejected(row, reason))
                     continue
                 if key not in now.batch:
                     self._settle()  # what was sent under this key must not come after what is sent now
@@ -219,6 +219,9 @@ class DynamoDBSink(Sink):
                 continue
             break
         return Flushed()
+
+    def _name(self, row: Row) -> bytes:
+        return identity_key(row.kind, self.layout.identity_of(row))
 
     def _put(self, row: Row) -> _Put:
         """Raises RecordError if there is no item for it."""

@@ -287,7 +287,7 @@ class DynamoDBReader(DynamoDBSource, Reader):
     may_be_missing = True
 
     def fit(self, row: Row) -> Row | Reject:
-        plain = self._items.plain(row)
+        plain = self._items.plain.of(row)
         if plain is not None:
             row.encoded = plain
             return row
