@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from migrator.adapters.base import Sink, Source
 from migrator.checkpoint import State, state_root
 from migrator.duplicates import Duplicates
+from migrator.engine import collect_rarely
 from migrator.errors import MigratorError
 from migrator.options import Options
 from migrator.plan import Plan, make_plan
@@ -85,9 +86,11 @@ class Run:
         self._open: list[Source | Sink | Duplicates] = []
 
     def __enter__(self) -> Run:
+        self._collect_as_before = collect_rarely()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._collect_as_before()
         for each in self._open:
             each.close()
         report, cause = self.report, error

@@ -1,5 +1,6 @@
 """The story of a run, told with memory and JSON Lines, and with DynamoDB where keys matter: accounting, what is left as it is, what is named."""
 
+import gc
 import json
 import os
 import signal
@@ -680,3 +681,23 @@ def test_episodes_keep_the_keys_they_have_in_the_table(names: tuple[str, str], t
     assert len(items) == 2
     assert "EPISODE#t#t_20260102_030405" in {each["SK"]["S"] for each in items}
     assert {each["summary"]["S"] for each in items} == {"another"}
+
+
+def test_while_a_run_lasts_garbage_is_collected_less_often_and_as_before_when_it_ends(
+    names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, sink = names
+    fill(source, "fact", fact("u", "k"))
+    before, seen = gc.get_threshold(), []
+    save = engine.copy_slice
+    monkeypatch.setattr(engine, "copy_slice", lambda *given: seen.append(gc.get_threshold()) or save(*given))
+    migrator.migrate(f"memory:{source}", f"memory:{sink}")
+    assert seen[0][0] > before[0]
+    assert gc.get_threshold() == before
+    gc.set_threshold(0)
+    try:
+        migrator.migrate(f"memory:{source}", f"memory:{sink}-b")
+        assert gc.get_threshold()[0] == seen[-1][0] == 0
+    finally:
+        gc.set_threshold(*before)
+        memory.forget(f"{sink}-b")
