@@ -151,6 +151,11 @@ class Row:
     signature: Signature | None = field(default=None, init=False, compare=False, repr=False)
     texts: Texts | None = field(default=None, init=False, compare=False, repr=False)
 
+    def drop(self, name: str) -> Value:
+        """Take a field out of the record, which then is of another signature: its value, None where there is none."""
+        self.signature = None
+        return self.record.pop(name, None)
+
     def to_plain(self) -> Record:
         """The row as a line of JSON Lines, so that what was left behind is a source like any other."""
         plain: Record = {"kind": self.kind, "record": self.record}

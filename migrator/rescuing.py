@@ -155,7 +155,7 @@ def _make_room(held: Copy, plan: Plan) -> None:
         rows = [row for row in held.rows if row.kind == kind]
         for name in names:
             if not _has_place(plan, kind, name):
-                left = sum(row.record.pop(name, None) is not None for row in rows)
+                left = sum(row.drop(name) is not None for row in rows)
                 if left:
                     held.notes.append(f"{kind} {name} stays behind: this sink has no place for it ({counted(left)})")
     layout = plan.sink.layout

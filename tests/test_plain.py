@@ -86,6 +86,12 @@ def test_a_row_that_is_made_of_another_has_none_of_its_texts():
     assert (other.signature, other.texts) == (None, None)
 
 
+def test_a_row_that_has_lost_a_field_has_lost_its_signature():
+    row = Row("fact", {"a": "x", "b": "y"})
+    row.signature = Signature.of(row.record)
+    assert (row.drop("a"), row.drop("a"), row.signature, row.record) == ("x", None, None, {"b": "y"})
+
+
 # Items
 
 
