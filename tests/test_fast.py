@@ -324,6 +324,17 @@ def test_only_what_is_left_goes_once_more_and_by_boto3(table: Served, sink: Dyna
     assert (sizes, table.fast, len(table.items)) == ([25, 7], 1, 25)
 
 
+@pytest.mark.parametrize("of", ["chat", "others"])
+def test_if_what_is_left_is_none_of_what_was_sent_all_goes_once_more(
+    of: str, table: Served, sink: DynamoDBSink
+) -> None:
+    another = [{"PutRequest": {"Item": to_item(NEW.write(fact("another")))}}]
+    answers = [(200, {"UnprocessedItems": {of: another}})]
+    table.before = lambda operation, request: answers.pop() if answers and operation == "BatchWriteItem" else None
+    put_rows(sink, [fact(n) for n in range(25)])
+    assert (len(table.items), table.fast, table.count("BatchWriteItem")) == (25, 1, 2)
+
+
 def test_an_answer_whose_sum_is_wrong_is_none(setting: Setting) -> None:
     """DynamoDB tells the CRC32 of each answer; boto3 looks at it too."""
     stub, wrong = Served(), [True]

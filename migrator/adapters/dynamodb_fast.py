@@ -9,7 +9,6 @@ one pace, one governor and one set of errors.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import weakref
 import zlib
@@ -40,10 +39,8 @@ Done = Callable[[list[Item] | None], None]
 
 
 def opened(table: Table) -> Lane | None:
-    """None where boto3 has to do it: MIGRATOR_FAST=0, a thread with an event loop of its own, or what `Table.direct` says."""
-    if os.environ.get("MIGRATOR_FAST") == "0" or _is_in_loop():
-        return None
-    direct = table.direct()
+    """None where boto3 has to do it: in a thread that runs an event loop already, or where `Table.direct` is none."""
+    direct = None if _is_in_loop() else table.direct()
     return Lane(table, direct) if direct is not None else None
 
 

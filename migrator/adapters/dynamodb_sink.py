@@ -1,9 +1,9 @@
 """Writes records into one DynamoDB table.
 
 Knows batches and conditional puts, which may be under way together, and in which order a record in parts is written. Leaves how a request gets
-through to `dynamodb_requests`, what a value becomes and what an item weighs to `dynamodb_values`, and the forms of large records to
-`dynamodb_oversize`. Knows nothing of fields, mappings or checkpoints: `layout` makes attributes of rows, the engine decides what is written
-and when, and what a slice is.
+through to `dynamodb_requests`, what a value becomes and what an item weighs to `dynamodb_values`, the forms of large records to
+`dynamodb_oversize`; how batches go many at once on this thread, where that can be, to `dynamodb_fast`. Knows nothing of fields, mappings or
+checkpoints: `layout` makes attributes of rows, the engine decides what is written and when, and what a slice is.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class DynamoDBSink(Sink):
         self._notes = Notes(setting.scratch)
         self._slice = _Slice()
         self._lane: Lane | None = None
-        self._before_lane = 0 if os.environ.get("MIGRATOR_FAST") == "1" else FAST_AFTER
+        self._before_lane = {"0": -1, "1": 0}.get(os.environ.get("MIGRATOR_FAST", ""), FAST_AFTER)
 
     def prepare(self, kinds: Sequence[str], create: bool) -> None:
         table = self._table
@@ -269,7 +269,7 @@ class DynamoDBSink(Sink):
         """Whether a batch has gone the fast way: if there is one, for what needs nothing but a batch, while nothing is in trouble."""
         if self._before_lane >= 0:
             self._before_lane -= 1
-            if self._before_lane < 0 or sys.modules.get("aiohttp") is not None:
+            if self._before_lane < 0 or sys.modules.get("aiohttp") is not None:  # imported already, it costs nothing
                 self._before_lane = -1
                 self._lane = self._opened_lane()
         needs_more = self._items.oversize.is_used and (
@@ -289,10 +289,11 @@ class DynamoDBSink(Sink):
         return opened(self._table)
 
     def _answered(self, now: _Slice, puts: list[_Put], left: list[Item] | None) -> None:
-        """What of a batch is not stored, or not known to be, goes the ordinary way."""
+        """What of a batch is not stored, or not known to be, goes the ordinary way; all of it if what is left is none of it."""
         if left is not None:
             keys = {key_json(item, self.layout.key) for item in left}
-            puts = [put for put in puts if put.stored.key in keys]
+            these = [put for put in puts if put.stored.key in keys]
+            puts = these if len(these) == len(left) else puts
         if puts and not now.stop.is_set():
             now.pending.append(self._table.pool.submit(self._guarded, now, self._put_batch, puts))
 
