@@ -31,6 +31,8 @@ class Duplicates:
             if path.exists()
             else None
         )
+        if self._db is not None and not self._db.execute("SELECT 1 FROM losers LIMIT 1").fetchone():
+            self.close()  # there are none, and nobody need ask page by page
 
     @staticmethod
     def build(path: Path, rows: Iterable[Row], kinds: Mapping[str, Kind], apart: Callable[[Row], bytes]) -> int:

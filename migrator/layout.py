@@ -30,7 +30,7 @@ from migrator.model import (
 )
 from migrator.places import Place, decode, encode, is_same
 from migrator.plain import Signature
-from migrator.values import Value
+from migrator.values import Value, to_json
 
 PART_MARK = "~migrator-part#"
 """In the last attribute of a key: the item is a part of the record whose key stands before it (`Layout.part_key`)."""
@@ -269,6 +269,13 @@ def _encode_but_null(spot: Place, value: Value) -> Value:
     return None if value is None and not spot.says_null else encode(spot, value)
 
 
+def _encode_plain(spot: Place, value: Value) -> Value:
+    """The same of a record whose values need no look."""
+    if spot.form == "json" and (value is not None or spot.says_null):
+        return to_json(value, is_plain=True).decode()
+    return _encode_but_null(spot, value)
+
+
 class _Compiled:
     """One kind's codecs, with what can be known beforehand worked out once, and the rest when it is met first."""
 
@@ -441,9 +448,8 @@ class _Compiled:
                 if len(self._writes) < _SIGNATURES:
                     self._writes[signature] = self._way_of_writing(record, held)
             else:
-                held = (
-                    known.made(record.values(), _encode_but_null) if known.is_way else self._attributes(record, given)
-                )
+                codec = _encode_plain if row.is_plain else _encode_but_null
+                held = known.made(record.values(), codec) if known.is_way else self._attributes(record, given)
         for key in self.templated:
             if key.attribute in given:
                 continue
@@ -522,7 +528,7 @@ class _Compiled:
             if origin is None and len(self._fitting) < _SIGNATURES:
                 self._fitting.add(signature)
             return row
-        return Row(row.kind, record, origin, row.place)
+        return Row(row.kind, record, origin, row.place, is_plain=row.is_plain)
 
     def _fit_origin(self, origin: Origin | None) -> Origin | None:
         if origin is None or self.layout.keeps_origins:

@@ -278,7 +278,7 @@ class Pair:
         if self._drop_null and None in record.values():
             record = {name: value for name, value in record.items() if value is not None}
         origin = self._settled(row)
-        return canonical(record) if origin is None else canonical([record, origin.to_plain()])
+        return canonical(record, is_plain=row.is_plain) if origin is None else canonical([record, origin.to_plain()])
 
     def _settled(self, row: Row) -> Origin | None:
         """What counts of a row's origin when it is compared."""

@@ -25,8 +25,15 @@ Value = Any
 
 _EXACT = 1 << 53  # every integer up to here is a float of the same value
 _MIN64, _MAX64 = -(1 << 63), 1 << 64  # what orjson writes and reads as an integer
-# Where a parse by orjson could round: 16 or more digits in a row, or an exponent of three digits.
-_MAYBE_INEXACT = re.compile(rb"[0-9.]{16,}|[eE][+-]?[0-9]{3,}")
+
+# Bytes by what they mean in a number: a digit, an exponent, its sign, a point, what may stand behind it. One search then finds what many would.
+_MEANINGS = {b"0123456789": b"0", b"eE": b"e", b"+-": b"+", b".": b".", b" \t\r\n,]}": b","}
+_SHAPE = bytes(
+    next((meaning[0] for some, meaning in _MEANINGS.items() if byte in some), ord("x")) for byte in range(256)
+)
+_LONG_EXPONENT = re.compile(rb"0e\+?000+(?:,|\Z)")
+_EXPONENT = re.compile(rb"0e\+?0+(?:,|\Z)")
+_WHOLE = re.compile(rb"\.0(?:[\s,\]}]|\Z)")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 DEEPEST = 200
@@ -125,12 +132,12 @@ def _scientific(exact: Decimal) -> str:
     return f"{'-' if sign else ''}{stripped or '0'}e{int(exponent) + len(text) - len(stripped)}"
 
 
-def canonical(value: Value) -> bytes:
-    """The bytes that stand for a value, the same for equal values on every installation.
+def canonical(value: Value, *, is_plain: bool = False) -> bytes:
+    """The bytes that stand for a value, the same for equal values on every installation. `is_plain`: `reads_plain` has said so.
 
     Raises ValueError for what no record can hold: text that is not Unicode (a lone surrogate), keys that are not text.
     """
-    return _dumped(by_value, value, orjson.OPT_SORT_KEYS)
+    return _dumped(_itself if is_plain else by_value, value, orjson.OPT_SORT_KEYS)
 
 
 def digest16(data: bytes) -> int:
@@ -146,9 +153,31 @@ def short_digest(data: bytes) -> str:
 # JSON text -----------------------------------------------------------------------------------------------------------
 
 
-def to_json(value: Value, *, indent: bool = False) -> bytes:
-    """Exact JSON text of a value: integers and decimals keep every digit. ValueError as `canonical`."""
-    return _dumped(_tagged, value, orjson.OPT_INDENT_2 if indent else 0)
+def to_json(value: Value, *, indent: bool = False, is_plain: bool = False) -> bytes:
+    """Exact JSON text of a value: integers and decimals keep every digit. `is_plain` and ValueError as `canonical`."""
+    return _dumped(_itself if is_plain else _tagged, value, orjson.OPT_INDENT_2 if indent else 0)
+
+
+def reads_plain(text: bytes) -> bool:
+    """Whether what orjson reads from a text that it wrote itself stands for itself, all through, in every form that is written.
+
+    So that nobody need look at each value in it: no key begins as a tag does, no number is whole with a point (2.0), has an exponent, or 16 digits.
+    May be False where a text in it looks like that.
+    """
+    if b'"$' in text or _WHOLE.search(text):
+        return False
+    shape = text.translate(_SHAPE)
+    return b"0" * 16 not in shape and not _EXPONENT.search(shape)
+
+
+def _is_perhaps_rounded(text: bytes) -> bool:
+    """Whether orjson might round a number of a JSON text: 16 or more digits in a row, or an exponent of three."""
+    shape = text.translate(_SHAPE)
+    return b"0" * 16 in shape.replace(b".", b"0") or _LONG_EXPONENT.search(shape) is not None
+
+
+def _itself(value: Value) -> Value:
+    return value
 
 
 def _dumped(prepare: Callable[[Value], Value], value: Value, option: int) -> bytes:
@@ -166,7 +195,7 @@ def _dumped(prepare: Callable[[Value], Value], value: Value, option: int) -> byt
 def from_json(data: bytes, *, plain: bool = False) -> Value:
     """The value that `to_json` wrote, or that any JSON text stands for, without rounding. ValueError if it is not JSON."""
     try:
-        if _MAYBE_INEXACT.search(data):
+        if _is_perhaps_rounded(data):
             parsed = json.loads(data.decode(), parse_float=_fraction, parse_int=number, parse_constant=_no_constant)
         else:
             parsed = orjson.loads(data)

@@ -34,14 +34,14 @@ from migrator import ConfigError
 from migrator.adapters import json_text
 from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb_source import DynamoDBSource, read_item
-from migrator.adapters.json_text import Broken, Scanner, parsed
+from migrator.adapters.json_text import Broken, Entries, Scanner, parsed
 from migrator.adapters.jsonfile import ADAPTER as FILES
 from migrator.checkpoint import FORMAT, Checkpoint, Progress, State, jobs
 from migrator.config import resolve
 from migrator.errors import MigratorError, RecordError
 from migrator.mapping_file import load_mapping
 from migrator.model import Foreign, Partition, Reject, Row, Snapshot, Tally
-from migrator.values import to_json
+from migrator.values import canonical, to_json
 from stores import DATA
 from test_cli import Said, run
 from test_dynamodb import VirtualTime
@@ -186,6 +186,56 @@ def test_the_values_of_a_document_are_found_in_chunks_of_any_size(seed: int, chu
         assert meaning([list(each) for each in found]) == meaning([list(each) for each in wanted])
     else:
         assert as_noted(whole) != whole or b"e" in text.lower()
+
+
+@settings(examples(200, 20_000), suppress_health_check=list(HealthCheck))
+@given(seed=SEEDS, chunk=st.integers(1, 600), damage=st.booleans())
+def test_entries_that_are_read_many_at_once_are_those_that_are_read_one_by_one(
+    seed: int, chunk: int, damage: bool
+) -> None:
+    """The same names, values and faults, to the byte; and what is said to be plain is written as if every value had been looked at."""
+    random = Random(seed)
+    document = {
+        f"{awkward.text(random)}{number % 5}": {"text": "x", "held": _jsonable(awkward.json_value(random))}
+        for number in range(random.randrange(8))
+    }
+    text = json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "replace")
+    if random.random() < 0.3:  # a name that is there twice, perhaps far away
+        text = text[:-2] + b',\n  "x": {},\n  "0": {},\n  "x": {}\n}'
+    if damage:
+        text = damaged(random, text)
+
+    def entries(one_by_one: bool) -> tuple[list[Any], Any]:
+        found: list[Any] = []
+        scanner = Scanner(io.BytesIO(text), 1 << 20)
+        try:
+            for each in scanner.items(whole=True) if one_by_one else scanner.entries():
+                if isinstance(each, Entries):
+                    found += [(key, meaning(held)) for key, held in each.values.items()]
+                    if each.is_plain:
+                        assert canonical(each.values, is_plain=True) == canonical(each.values)
+                        assert to_json(each.values, is_plain=True) == to_json(each.values)
+                else:
+                    try:
+                        found.append((each.key, meaning(parsed(each.text or b"", plain=True))))
+                    except Broken as exc:
+                        raise Broken(each.offset + exc.offset, exc.reason) from exc
+                    except RecordError as exc:
+                        found.append((each.key, str(exc)))
+        except Broken as exc:
+            return found, (exc.offset, exc.reason)
+        return found, None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_text, "_CHUNK", chunk)
+        assert entries(one_by_one=False) == entries(one_by_one=True)
+
+
+def test_most_entries_of_a_map_as_python_indents_it_are_read_many_at_once() -> None:
+    document = {f"s{number}": {"text": "é" * 300, "number": number} for number in range(3_000)}
+    text = json.dumps(document, indent=2, ensure_ascii=False).encode()
+    found = list(Scanner(io.BytesIO(text), 1 << 20).entries())
+    assert sum(len(each.values) for each in found if isinstance(each, Entries)) > 2_900
 
 
 def fact(key: str, value: str = "v", **more: Any) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from awkward import meaning
-from migrator.values import by_value, canonical, from_json, number, of_decimal, to_json, untag
+from migrator.values import by_value, canonical, from_json, number, of_decimal, reads_plain, to_json, untag
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 KEYS = TEXTS | st.sampled_from(["$bytes", "$set", "$float", "$n", "$$bytes", "$", "$$", "kind"])
@@ -96,6 +97,34 @@ def test_every_spelling_of_a_number_has_the_same_bytes(value: Any) -> None:
         spellings.append(Decimal((sign, figures + (0,) * digits, int(exponent) - digits)))
     assert {canonical(each) for each in spellings} == {canonical(value)}
     assert by_value(of_decimal(exact)) == by_value(value)
+
+
+@given(VALUES)
+@example({"a": [{"b": 2.0}]})
+@example([1e16, 1e-7, 2**53, 123456789012345.6])
+@example({"a": {"$b": 1}})
+@example(-0.0)
+def test_what_reads_plain_is_written_as_if_every_value_had_been_looked_at(value: Any) -> None:
+    read = orjson.loads(orjson.dumps(orjson.loads(to_json(value))))
+    if reads_plain(orjson.dumps(read)):
+        assert canonical(read, is_plain=True) == canonical(read)
+        assert to_json(read, is_plain=True) == to_json(read)
+
+
+@pytest.mark.parametrize("value", [2.0, [-0.0], {"a": 1e16}, 1e300, 2**53, -(2**60), {"$x": 1}, {"a": {"$bytes": ""}}])
+def test_what_must_be_looked_at_does_not_read_plain(value: Any) -> None:
+    assert not reads_plain(orjson.dumps(value))
+
+
+def test_a_record_as_chats_have_it_reads_plain() -> None:
+    record = {
+        "at": "2026-01-03 17:20:40.004415",
+        "cost": 0.65507,
+        "id": "73cf256d-8e12-4f0e-9f0b-000000000000",
+        "n": None,
+        "of": [7, "é", True],
+    }
+    assert reads_plain(orjson.dumps(record)) and reads_plain(orjson.dumps(record, option=orjson.OPT_INDENT_2))
 
 
 @given(NUMBERS)

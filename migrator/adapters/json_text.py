@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple
 
 import orjson
+from xxhash import xxh3_128_digest
 
 from migrator.errors import RecordError
 from migrator.model import Record, shortened
-from migrator.values import Value, from_json, is_too_deep, to_json, untag
+from migrator.values import DEEPEST, Value, from_json, is_too_deep, reads_plain, to_json, untag
 
-_CHUNK = 1 << 18  # bytes that are read in one go
+_CHUNK = 1 << 16  # bytes that are read in one go: what is made of them stays near the processor
+_DEEP = b" " * (2 * DEEPEST - 2)  # what orjson writes before something that is nested about as deep as may be
 
 
 class Broken(Exception):
@@ -85,9 +87,13 @@ def _may_repeat_keys(text: bytes, value: Value) -> bool:
 
     An escaped quote before a colon is no end of a key; text that starts with a colon makes the count too high, which is harmless.
     """
-    if b'\\\\"' in text or any(spaced in text for spaced in (b" :", b"\t:", b"\r:", b"\n:")):
+    if b'\\\\"' in text or b" :" in text or b"\n:" in text or b"\t:" in text or b"\r:" in text:
         return True
-    return text.count(b'":') - text.count(b'\\":') != _count_keys(value)
+    return _ends_of_keys(text) != _count_keys(value)
+
+
+def _ends_of_keys(text: bytes) -> int:
+    return text.count(b'":') - text.count(b'\\":')
 
 
 def _count_keys(value: Value) -> int:
@@ -111,6 +117,46 @@ class Found(NamedTuple):
     text: bytes | None
 
 
+class Entries(NamedTuple):
+    """Entries of a map, in their order, that were read in one go and without a loss: their values by name, and their text as orjson writes it."""
+
+    values: Record
+    text: bytes
+
+    @property
+    def is_plain(self) -> bool:
+        """As `values.reads_plain` says of all their values."""
+        return reads_plain(self.text)
+
+
+class Names:
+    """The names that a map has had so far, in about ten bytes each: by 80 bits of their digests."""
+
+    _BUCKETS = 1 << 16
+
+    def __init__(self) -> None:
+        self._tails = [b""] * self._BUCKETS
+
+    def take(self, names: Collection[str]) -> bool:
+        """Take names in, which are distinct; none of them, and False, if one was there."""
+        tails = self._tails
+        digests = [xxh3_128_digest(name.encode()) for name in names]
+        for count, digest in enumerate(digests):
+            bucket, tail = digest[0] << 8 | digest[1], digest[2:10]
+            known = tails[bucket]
+            if tail in known and _is_among(tail, known):
+                for other in reversed(digests[:count]):
+                    tails[other[0] << 8 | other[1]] = tails[other[0] << 8 | other[1]][:-8]
+                return False
+            tails[bucket] = known + tail
+        return True
+
+
+def _is_among(tail: bytes, known: bytes) -> bool:
+    """Whether a tail is one of those that are known, rather than the end of one and the beginning of the next."""
+    return any(known.startswith(tail, at) for at in range(0, len(known), 8))
+
+
 class Scanner:
     """Finds the values in a document without holding more than one of them.
 
@@ -121,6 +167,7 @@ class Scanner:
     # Possessive: a long value must cost neither stack nor a second look.
     _RUN = re.compile(rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)*+', re.S)
     _IN_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.S)
+    _SIMPLE_KEY = re.compile(rb'"([^"\\\x00-\x1f]*+)"')
     _WORD = re.compile(rb'[^\s",:{}\[\]]*+')
     _SPACE = re.compile(rb"[ \t\r\n]*+")
     _QUOTE, _BACKSLASH = b'"\\'
@@ -129,7 +176,8 @@ class Scanner:
     def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file, self._limit = file, limit
         self._buffer, self._at, self._base = b"", 0, 0
-        self.keys: set[str] | dict[str, None] = {}
+        self.keys: dict[str, None] = {}
+        self._tried = 0  # whether many entries could be read at once is asked again from this offset on
 
     @property
     def offset(self) -> int:
@@ -137,21 +185,73 @@ class Scanner:
 
     def items(self, whole: bool = False) -> Iterator[Found]:
         """Each value in an array at the top, and each value at the top that is no array. `whole`: each value at the top, arrays too."""
-        keys = cast(dict[str, None], self.keys)
-        if self._peek() not in (b"{", b""):
-            raise Broken(self.offset, 'a document is one object, such as {"facts": […]}')
-        self._take(b"{")
-        is_last = self._peek() == b"}" and bool(self._take(b"}"))
+        is_last = self._begin()
         while not is_last:
             key = self._key()
-            if key in keys:
-                raise Broken(self.offset, f'the key "{shortened(key)}" is there twice')
-            keys[key] = None
+            if key in self.keys:
+                raise self._twice(key)
+            self.keys[key] = None
             self._take(b":")
             yield from (self._value(key, None),) if whole else self._values(key)
             is_last = self._take(b",}") == b"}"
+        self._end()
+
+    def entries(self) -> Iterator[Found | Entries]:
+        """Each value at the top; many at once where they are indented as Python's `json` does it, which tells the end of one cheaply."""
+        names = Names()
+        is_last = self._begin()
+        while not is_last:
+            many = self._many(names)
+            if many is not None:
+                yield many
+            else:
+                key = self._key()
+                if not names.take([key]):
+                    raise self._twice(key)
+                self._take(b":")
+                yield self._value(key, None)
+            is_last = self._take(b",}") == b"}"
+        self._end()
+
+    def _begin(self) -> bool:
+        """Go into the document; whether that is all."""
+        if self._peek() not in (b"{", b""):
+            raise Broken(self.offset, 'a document is one object, such as {"facts": […]}')
+        self._take(b"{")
+        return self._peek() == b"}" and bool(self._take(b"}"))
+
+    def _end(self) -> None:
         if self._peek():
             raise Broken(self.offset, "more follows behind the end of the document (JSON Lines are named .jsonl)")
+
+    def _twice(self, key: str) -> Broken:
+        return Broken(self.offset, f'the key "{shortened(key)}" is there twice')
+
+    def _many(self, names: Names) -> Entries | None:
+        """The entries up to the last end of one in the buffer; None where nothing vouches for them, or one is there twice.
+
+        Where one ends is guessed and then proven: no other beginning of the rest of an object is a whole object once it has its braces. That orjson
+        writes what it read as it is in the file proves that nothing was lost, rounded or there twice.
+        """
+        if self._peek() != b'"' or self.offset < self._tried:
+            return None
+        if len(self._buffer) - self._at < _CHUNK // 2:
+            self._more()
+        end = self._buffer.rfind(b'},\n  "', self._at) + 1
+        self._tried = self._base + (end or len(self._buffer))
+        text = self._buffer[self._at : end]
+        if not text or len(text) > self._limit or _DEEP in text:
+            return None
+        try:
+            values = orjson.loads(b"{%b}" % text)
+            if orjson.dumps(values, option=orjson.OPT_INDENT_2) != b"{\n  %b\n}" % text:
+                return None
+        except (ValueError, TypeError, RecursionError):
+            return None
+        if not names.take(values):
+            return None
+        self._at = end
+        return Entries(values, text)
 
     def _values(self, key: str) -> Iterator[Found]:
         if self._peek() != b"[":
@@ -168,6 +268,11 @@ class Scanner:
     def _key(self) -> str:
         if self._peek() != b'"':
             raise self._unexpected(b'"')
+        if simple := self._SIMPLE_KEY.match(self._buffer, self._at):
+            with suppress(UnicodeDecodeError):
+                name = simple[1].decode()
+                self._at = simple.end()
+                return name
         found = self._value("", None)
         try:
             key = parsed(found.text) if found.text is not None else None

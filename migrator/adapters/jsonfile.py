@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -41,7 +41,7 @@ from migrator.adapters.base import (
 )
 from migrator.adapters.json_look import arrays_of, check_beginning, kinds_of
 from migrator.adapters.json_rows import ALL, PlainLines, as_text, entries_in, from_entry, from_line, to_line
-from migrator.adapters.json_text import Broken, Found, Scanner, parsed
+from migrator.adapters.json_text import Broken, Entries, Found, Scanner, parsed
 from migrator.adapters.packing import (
     CHUNK,
     DAMAGED,
@@ -85,6 +85,7 @@ _PARTITION_BYTES = 4 << 20  # a smaller file is not worth a second worker
 _BETWEEN_RECORDS = b",\n    "  # in a document; the line breaks are what a reader of its parts goes by
 _BETWEEN_ENTRIES = b",\n"  # in a map; there a reader goes by what begins in the third column
 
+_Any = TypeVar("_Any")
 _Item = tuple[Row | Foreign | Reject, Cursor, int]
 """What was read, the cursor behind it, and its size in bytes."""
 
@@ -200,7 +201,7 @@ class JsonReader(Reader):
         if page.cursor is not None:
             yield page
 
-    def _sorted(self, items: Iterator[_Item]) -> Iterator[_Item]:
+    def _sorted(self, items: Iterator[_Any]) -> Iterator[_Any]:
         try:
             with _sorted_errors(Path(self.address.name)):
                 yield from items
@@ -235,6 +236,22 @@ class FileReader(JsonReader):
     def is_still(self, snapshot: Snapshot) -> bool:
         with _sorted_errors(self.path):
             return Stamp.of(self.path) == Stamp(**snapshot.spec)
+
+    def guarantees(self, kind: str) -> bool:
+        """A map with a name twice is no map: reading it says so, and where. In other forms an identity may be there twice."""
+        mapped = self.layout.map
+        return mapped is not None and mapped.kind.name == kind and mapped.kind.identity == mapped.map[:1]
+
+    def repeated(self, kinds: Sequence[str]) -> Iterator[Row]:
+        """As `Source`; a map is read through all the same: what is broken in it must be found before the first write (H40)."""
+        if not any(map(self.guarantees, kinds)):
+            yield from super().repeated(kinds)
+            return
+        self._check()
+        for found in self._sorted(self._found()):
+            if isinstance(found, Found):
+                self._from_item(found)
+        self._check()
 
     def partitions(self, kinds: Sequence[str], wanted: int) -> list[Partition]:
         stamp = self._check()
@@ -285,13 +302,36 @@ class FileReader(JsonReader):
                         item = replace(item, place=f"{place}, line {self._line_at(began) + number}")
                     yield item, at, size
 
+    def _found(self) -> Iterator[Found | Entries]:
+        with opened(self.path) as file:
+            scanner = Scanner(file, self.setting.record_bytes)
+            yield from scanner.items() if self.layout.map is None else scanner.entries()
+
     def _items(self, after: Cursor) -> Iterator[_Item]:
         """The records of a document. A cursor is the number of those before it."""
-        with opened(self.path) as file:
-            values = Scanner(file, self.setting.record_bytes).items(whole=self.layout.map is not None)
-            for number, found in enumerate(values, 1):
-                if number > (after or 0):
+        number, first = 0, after or 0
+        for found in self._found():
+            if isinstance(found, Entries):
+                if number + len(found.values) > first:
+                    yield from self._from_entries(found, number, first)
+                number += len(found.values)
+            else:
+                number += 1
+                if number > first:
                     yield self._from_item(found), number, len(found.text or b"")
+
+    def _from_entries(self, found: Entries, number: int, first: int) -> Iterator[_Item]:
+        """Those of many entries, of which `number` are before them, that are behind the `first`."""
+        mapped = self.layout.map
+        assert mapped is not None
+        read, kind, (name, value), is_plain = self.layout.read, mapped.kind.name, mapped.map, found.is_plain
+        share = len(found.text) // len(found.values)
+        for cursor, (key, held) in enumerate(found.values.items(), number + 1):
+            if cursor > first:
+                row = read({name: key, value: held}, key, kind)
+                if is_plain and isinstance(row, Row):
+                    row.is_plain = True
+                yield row, cursor, share
 
     def _from_item(self, found: Found) -> Row | Foreign | Reject:
         mapped = self.layout.map
