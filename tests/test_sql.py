@@ -525,6 +525,7 @@ def test_what_fits_comes_back_the_same(tmp_path: Path, value: str) -> None:
     given = [fact(f"{n}", value=value, confidence=number) for n, number in enumerate(numbers)]
     assert [target.reader().fit(row) for row in given] == given
     target.upsert(given, Existing.EMPTY)
+    target.flush()
     assert records(read(target.reader())[0]) == records(given)
 
 
@@ -600,6 +601,17 @@ def test_upserting_twice_keeps_one_row_and_its_id(any_file: Path) -> None:
         ids.append([row.place for row in rows])
         target.close()
     assert ids[0] == ids[1]
+
+
+def test_a_slice_into_a_file_that_the_job_made_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = sink(tmp_path / "chat.db")
+    for name in ("lost", "kept"):
+        target.begin("1")
+        target.upsert([fact(name)], Existing.EMPTY)
+        target.upsert([fact(f"{name} too")], Existing.EMPTY)
+        assert read(target.reader()) == ([], [])
+    target.flush()
+    assert [row.record["key"] for row in read(target.reader())[0]] == ["kept", "kept too"]
 
 
 def test_where_something_is_it_stays_and_is_handed_back(any_file: Path) -> None:

@@ -77,6 +77,7 @@ class Table:
     misfit: str | None = None
     names: tuple[str, ...] = field(init=False)
     identity: tuple[str, ...] = field(init=False)
+    identity_at: tuple[int, ...] = field(init=False)
     by_name: Mapping[str, Column] = field(init=False)
     fields: frozenset[str] = field(init=False)
     attributes: frozenset[str] = field(init=False)
@@ -86,6 +87,8 @@ class Table:
         attributes = {place.field.name: place.attribute for place in self.kind.places}
         object.__setattr__(self, "names", tuple(column.name for column in self.columns))
         object.__setattr__(self, "identity", tuple(attributes[name] for name in self.kind.kind.identity))
+        numbers = {name: number for number, name in enumerate(self.names)}
+        object.__setattr__(self, "identity_at", tuple(numbers[name] for name in self.identity if name in numbers))
         object.__setattr__(self, "by_name", {column.name: column for column in self.columns})
         object.__setattr__(self, "fields", frozenset(attributes))
         object.__setattr__(self, "attributes", frozenset(attributes.values()))
@@ -98,8 +101,9 @@ class Table:
         """What goes into every column: a row is written whole, so what the record lacks is NULL."""
         return tuple([held.get(name) for name in self.names])
 
-    def identity_values(self, held: Record) -> tuple[Value, ...]:
-        return tuple([held.get(name) for name in self.identity])
+    def identity_in(self, values: Sequence[Value]) -> tuple[Value, ...]:
+        """The identity among what goes into every column."""
+        return tuple([values[number] for number in self.identity_at])
 
 
 _P = ParamSpec("_P")
@@ -402,11 +406,8 @@ class Sqlite(Dialect):
             return f"{column.name} is NULL, and its column may not be" if column.required else None
         sort = type(value)
         if sort is str:
-            if not value.isascii():
-                try:
-                    value.encode()
-                except UnicodeEncodeError:
-                    return f"{column.name} holds text that is not Unicode (a lone surrogate)"
+            if not (value.isascii() or is_unicode(value)):
+                return f"{column.name} holds text that is not Unicode (a lone surrogate)"
             if column.affinity not in ("text", "none") and _looks_numeric(value):
                 return f"{column.name} is text that its column would turn into a number"
             return None
@@ -433,9 +434,18 @@ def _number_problem(column: Column, value: int | float) -> str | None:
         return f"{column.name} is NaN, which SQLite turns into NULL"
     elif column.affinity in ("integer", "numeric") and value.is_integer() and abs(value) < 1 << 63:
         kept = int(value)
-    if by_value(kept) != by_value(value):
+    if kept is not value and by_value(kept) != by_value(value):
         return f"{column.name} is a number that its column would round"
     return None
+
+
+def is_unicode(text: str) -> bool:
+    """False for text with a lone surrogate, which no encoding has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _looks_numeric(text: str) -> bool:

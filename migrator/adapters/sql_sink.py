@@ -22,16 +22,15 @@ from migrator.adapters.base import Flushed, Reader, Setting, Sink, is_as_it_was,
 from migrator.adapters.sql_dialect import DIALECTS, Connection, Table
 from migrator.adapters.sql_errors import is_busy, sorted_errors
 from migrator.adapters.sql_rows import Finder, Rows
-from migrator.adapters.sql_source import SqlReader, find_row, must_fit
+from migrator.adapters.sql_source import SqlReader, find_row, must_fit, values_of
 from migrator.errors import ConfigError, StoreError
 from migrator.model import (
     Address,
     Existing,
-    Record,
     Row,
     Traits,
 )
-from migrator.values import short_digest
+from migrator.values import Value, short_digest
 
 TRAITS = Traits(parallel=False)
 
@@ -79,10 +78,10 @@ class _Pace:
 
 
 class _Write(NamedTuple):
-    """A row, its columns, and what it replaces, if that has been compared."""
+    """A row, what goes into the columns, and what it replaces, if that has been compared."""
 
     row: Row
-    held: Record
+    values: tuple[Value, ...]
     before: Row | None
 
 
@@ -134,6 +133,7 @@ class SqlSink(Sink):
         self._marker.unlink(missing_ok=True)
 
     def begin(self, slice_name: str) -> None:
+        self._roll_back()
         self._flushed = Flushed()
 
     def upsert(self, rows: Iterable[Row], existing: Existing) -> None:
@@ -157,18 +157,19 @@ class SqlSink(Sink):
         with self._transaction():
             finder.catch_up()
             for row in part:
-                held = self.layout.write(row)
-                now = find_row(finder, rows, held)
+                values = values_of(row, table, self.layout)
+                now = find_row(finder, rows, values)
                 if now is not None and not is_as_it_was(row, now):
                     changed.append((row, now))
-                elif now is not None and (key := finder.find(table.identity_values(held))) is not None:
+                elif now is not None and (key := finder.find(table.identity_in(values))) is not None:
                     self._connection().execute(self.dialect.delete(table), key)
         self._flushed.held += changed
 
     def _write(self, pairs: Iterable[tuple[Row, Row | None]], existing: Existing) -> None:
         for kind, group in groupby(pairs, key=lambda pair: pair[0].kind):
             with sorted_errors(f"{self.text}, writing"):
-                writes = [_Write(row, row.encoded or self.layout.write(row), before) for row, before in group]
+                table, layout = self._store(kind)[0], self.layout
+                writes = [_Write(row, values_of(row, table, layout), before) for row, before in group]
                 done = 0
                 patience = time.monotonic() + files.BUSY_SECONDS
                 while done < len(writes):
@@ -176,10 +177,12 @@ class SqlSink(Sink):
                         done = self._write_some(kind, writes, done, existing)
                         patience = time.monotonic() + files.BUSY_SECONDS
                     except sqlite3.OperationalError as exc:
-                        if not is_busy(exc) or time.monotonic() > patience:
+                        if self._is_slice_whole(existing) or not is_busy(exc) or time.monotonic() > patience:
                             raise
 
     def flush(self) -> Flushed:
+        with sorted_errors(f"{self.text}, writing"):
+            self._commit()
         flushed, self._flushed = self._flushed, Flushed()
         return flushed
 
@@ -200,7 +203,7 @@ class SqlSink(Sink):
         finder.catch_up()  # the long way while no lock is held; inside the transaction only what came since
         last = min(len(writes), done + self._pace.rows)
         flushed = Flushed()
-        with self._transaction():
+        with self._slice_transaction() if self._is_slice_whole(existing) else self._transaction():
             finder.catch_up()
             while done < last and not self._pace.is_over:
                 part = writes[done : min(last, done + _PART_ROWS)]
@@ -210,6 +213,31 @@ class SqlSink(Sink):
         self._flushed.rejects += flushed.rejects
         return done
 
+    def _is_slice_whole(self, existing: Existing) -> bool:
+        """Whether one transaction takes all of a slice: nobody else uses the file, and what is in it is never looked at meanwhile."""
+        return self._pace.alone and existing is Existing.EMPTY
+
+    @contextmanager
+    def _slice_transaction(self) -> Iterator[None]:
+        """All of the slice so far, durable when it is flushed: each commit rewrites much of an index. What fails takes all of the slice with it."""
+        connection = self._connection()
+        if not connection.in_transaction:
+            connection.execute(f"PRAGMA busy_timeout={int(files.BUSY_SECONDS * 1000)}")
+            connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _commit(self) -> None:
+        if self._open is not None and self._open.in_transaction:
+            self._open.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        if self._open is not None and self._open.in_transaction:
+            self._open.execute("ROLLBACK")
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All of the block, durable, or nothing.
@@ -217,6 +245,7 @@ class SqlSink(Sink):
         The lock is waited for while nothing is held. A commit that has to wait for readers gives up soon: while it waits, nobody else gets in.
         """
         connection = self._connection()
+        self._commit()  # of a slice, as far as it is
         self._pace.before()
         connection.execute(f"PRAGMA busy_timeout={int(files.BUSY_SECONDS * 1000)}")
         connection.execute("BEGIN IMMEDIATE")
@@ -226,8 +255,7 @@ class SqlSink(Sink):
             connection.execute("PRAGMA busy_timeout=2000")
             connection.execute("COMMIT")
         finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            self._roll_back()
             self._pace.ended()
 
     def _write_part(self, kind: str, part: Sequence[_Write], existing: Existing, flushed: Flushed) -> None:
@@ -235,13 +263,13 @@ class SqlSink(Sink):
         connection = self._connection()
         if table.conflict and existing is not Existing.REFUSE and not any(each.before for each in part):
             try:
-                connection.executemany(self.dialect.upsert(table, True), [table.values(each.held) for each in part])
+                connection.executemany(self.dialect.upsert(table, True), [each.values for each in part])
                 return
             except (sqlite3.IntegrityError, sqlite3.DataError):
                 self._must_be_in_transaction()  # one of them is refused: once more, one by one
         for each in part:
             try:
-                there = self._changed(kind, each) or self._write_one(kind, each.held, existing)
+                there = self._changed(kind, each) or self._write_one(kind, each.values, existing)
             except (sqlite3.IntegrityError, sqlite3.DataError) as exc:
                 self._must_be_in_transaction()
                 flushed.rejects.append(rejected(each.row, f"the table {table.name} refuses it: {exc}"))
@@ -254,19 +282,19 @@ class SqlSink(Sink):
         if write.before is None:
             return None
         _, finder, rows = self._store(kind)
-        now = find_row(finder, rows, write.held)
+        now = find_row(finder, rows, write.values)
         return now if now is not None and not is_as_it_was(write.before, now) else None
 
-    def _write_one(self, kind: str, held: Record, existing: Existing) -> Row | None:
+    def _write_one(self, kind: str, values: tuple[Value, ...], existing: Existing) -> Row | None:
         """Write a record, or give what is there if that must stay."""
         table, finder, rows = self._store(kind)
-        connection, values = self._connection(), table.values(held)
+        connection = self._connection()
         if table.conflict:
             done = connection.execute(self.dialect.upsert(table, existing is not Existing.REFUSE), values)
-            return find_row(finder, rows, held) if existing is Existing.REFUSE and not done.rowcount else None
-        if existing is Existing.REFUSE and (there := find_row(finder, rows, held)) is not None:
+            return find_row(finder, rows, values) if existing is Existing.REFUSE and not done.rowcount else None
+        if existing is Existing.REFUSE and (there := find_row(finder, rows, values)) is not None:
             return there
-        key = finder.find(table.identity_values(held)) if existing is not Existing.REFUSE else None
+        key = finder.find(table.identity_in(values)) if existing is not Existing.REFUSE else None
         if key is None:
             connection.execute(self.dialect.insert(table), values)
         else:
@@ -282,6 +310,7 @@ class SqlSink(Sink):
     def _store(self, kind: str) -> tuple[Table, Finder, Rows]:
         if kind not in self._stores:
             connection = self._connection()
+            self._commit()  # of a slice, as far as it is: looking at a table would roll it back
             table = self.dialect.table(connection, self.layout.kinds[kind])
             if table is None:
                 raise StoreError(

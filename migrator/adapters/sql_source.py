@@ -14,10 +14,11 @@ from pathlib import Path
 
 from migrator.adapters import sqlite_snapshot as files
 from migrator.adapters.base import Reader, Setting, Source, rejected
-from migrator.adapters.sql_dialect import DIALECTS, Connection, Dialect, Key, Table
+from migrator.adapters.sql_dialect import DIALECTS, Connection, Dialect, Key, Table, is_unicode
 from migrator.adapters.sql_errors import sorted_errors
 from migrator.adapters.sql_rows import Finder, Rows, size_of
 from migrator.errors import ConfigError, RecordError, StoreError
+from migrator.layout import Layout
 from migrator.model import (
     Address,
     Cursor,
@@ -226,7 +227,7 @@ class SqlReader(SqlSource, Reader):
                 finder.catch_up()
                 at[0].execute("BEGIN")  # one lock for all of them, held for a moment
                 try:
-                    found += [find_row(finder, reader, self.layout.write(row)) for row in group]
+                    found += [find_row(finder, reader, values_of(row, at[1], self.layout)) for row in group]
                 finally:
                     at[0].execute("ROLLBACK")
         return found
@@ -235,11 +236,11 @@ class SqlReader(SqlSource, Reader):
         table = self._targets.get(row.kind) or self._target(row.kind)
         try:
             fitted = self._fit_fields(row, table)
-            held = self.layout.write(fitted)
-            self._check(table, held)
+            values = table.values(self.layout.write(fitted))
+            self._check(table, values)
         except RecordError as exc:
             return rejected(row, str(exc))
-        fitted.encoded = held
+        fitted.encoded = table.names, values
         return fitted
 
     def weigh(self, row: Row) -> Weight:
@@ -256,8 +257,7 @@ class SqlReader(SqlSource, Reader):
         fitted = self.layout.fit(replace(row, record=rest), self.setting.unknown_fields)
         return replace(fitted, record=fitted.record | {name: record[name] for name in own})
 
-    def _check(self, table: Table, held: Record) -> None:
-        values = table.values(held)
+    def _check(self, table: Table, values: Sequence[Value]) -> None:
         for number in self._unsure(table, values):
             column, value = table.columns[number], values[number]
             problem = self.dialect.problem(column, value)
@@ -278,7 +278,8 @@ class SqlReader(SqlSource, Reader):
             if len(self._by_types) < _SIGNATURES:
                 self._by_types[signature] = known
         texts, unsure = known
-        return unsure if "".join([values[number] for number in texts]).isascii() else range(len(values))
+        together = "".join([values[number] for number in texts])
+        return unsure if together.isascii() or is_unicode(together) else range(len(values))
 
     def _target(self, kind: str) -> Table:
         """The table as it is, or as `prepare` would make it. ConfigError if another schema's is in its place."""
@@ -312,9 +313,15 @@ class SqlReader(SqlSource, Reader):
         self._by_types.clear()
 
 
-def find_row(finder: Finder, rows: Rows, held: Record) -> Row | None:
-    """What a table holds under the identity of these attributes. What cannot be read as a record is given as it is: it differs."""
-    key = finder.find(finder.table.identity_values(held))
+def values_of(row: Row, table: Table, layout: Layout) -> tuple[Value, ...]:
+    """What of a row goes into a table's columns; as `fit` has it, if that was for these columns."""
+    names, values = row.encoded or (None, ())
+    return values if names == table.names else table.values(layout.write(row))
+
+
+def find_row(finder: Finder, rows: Rows, values: Sequence[Value]) -> Row | None:
+    """What a table holds under the identity in these columns. What cannot be read as a record is given as it is: it differs."""
+    key = finder.find(finder.table.identity_in(values))
     found = rows.at(key) if key is not None else None
     return Row(found.kind, found.held, None, found.place) if isinstance(found, Reject) else found
 
