@@ -77,7 +77,12 @@ class Checkpoint:
         return self.phase != "finished"
 
     def to_plain(self) -> dict[str, Any]:
-        return asdict(self)
+        """As `asdict` has it, but for what is plain already: of every save most of the time went into copying digests."""
+        return vars(self) | {
+            "snapshot": asdict(self.snapshot) if self.snapshot else None,
+            "progress": [asdict(each) for each in self.progress],
+            "tallies": {kind: asdict(tally) for kind, tally in self.tallies.items()},
+        }
 
     @staticmethod
     def from_plain(plain: Any) -> Checkpoint:

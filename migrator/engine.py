@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -238,11 +238,12 @@ class _Slice:
         for kind, digest in expected.digests.items():
             self.result.digests.setdefault(kind, Digest()).add(digest)
         missing, replacing = self._settle(expected.rows)
-        for row in (*missing, *(row for row, _ in replacing)):
-            self.sent[row.kind] = self.sent.get(row.kind, 0) + 1
-            if self.job.dry:
-                self._weigh(row)
-                self.result.retyped[row.kind] = self.result.retyped.get(row.kind, 0) + self.stores.pair.is_retyped(row)
+        sending = [*missing, *(row for row, _ in replacing)]
+        for kind, count in Counter([row.kind for row in sending]).items():
+            self.sent[kind] = self.sent.get(kind, 0) + count
+        for row in sending if self.job.dry else ():
+            self._weigh(row)
+            self.result.retyped[row.kind] = self.result.retyped.get(row.kind, 0) + self.stores.pair.is_retyped(row)
         if self.stores.sink is not None:
             plain = self.job.existing is Existing.EMPTY and not self.careful
             self.stores.sink.upsert(missing, Existing.EMPTY if plain else Existing.REFUSE)
