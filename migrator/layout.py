@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from operator import itemgetter
 
 from migrator.errors import RecordError
@@ -30,7 +31,7 @@ from migrator.model import (
 )
 from migrator.places import Place, decode, encode, is_same
 from migrator.plain import Signature
-from migrator.values import Value, to_json
+from migrator.values import Value, writes_plain
 
 PART_MARK = "~migrator-part#"
 """In the last attribute of a key: the item is a part of the record whose key stands before it (`Layout.part_key`)."""
@@ -265,15 +266,12 @@ def _needs_a_look(spot: Place, value: Value) -> bool:
     return spot.form != "native" or (spot.field.type == "float" and type(value) is int)
 
 
-def _encode_but_null(spot: Place, value: Value) -> Value:
-    return None if value is None and not spot.says_null else encode(spot, value)
+def encode_or_null(spot: Place, value: Value, is_plain: bool = False) -> Value:
+    """`encode` of what may be NULL."""
+    return None if value is None and not spot.says_null else encode(spot, value, is_plain)
 
 
-def _encode_plain(spot: Place, value: Value) -> Value:
-    """The same of a record whose values need no look."""
-    if spot.form == "json" and (value is not None or spot.says_null):
-        return to_json(value, is_plain=True).decode()
-    return _encode_but_null(spot, value)
+_encode_plain = partial(encode_or_null, is_plain=True)
 
 
 class _Compiled:
@@ -293,6 +291,8 @@ class _Compiled:
         self.coded = tuple(p for p in spec.places if p.otherwise or p.form != "native" or p.head)
         made = {p.attribute for p in spec.places} | {key.attribute for key in self.templated}
         self.spelled = frozenset(p.attribute for p in spec.places if p.form == "json")
+        self.texts = tuple(p for p in spec.places if p.form == "json")
+        self.said = frozenset(p.field.name for p in self.texts)
         self.olds = {p.otherwise: p.attribute for p in spec.places if p.otherwise and p.otherwise not in made}
         watched = {p.attribute for p in self.coded} | {key.attribute for key in self.templated}
         self.of_store = frozenset(spec.extra)
@@ -314,6 +314,8 @@ class _Compiled:
             row = Row(self.kind.name, self._record(held), origin, place)
             if known is None and len(self._reads) < _SIGNATURES:
                 self._reads[signature] = self._way_of_reading(held, row.record)
+        if self.texts and origin is None:
+            row.is_plain = self._is_plain(held, row.record)
         if self.watched or self.spec.extra:
             row.origin = self._origin(row, held)
         return row
@@ -350,6 +352,16 @@ class _Compiled:
         recipe |= {name: name for name in unknown}
         recipe |= {key.attribute: key.templates[0] for key in self.templated}
         return recipe if not self.spec.marks or self.layout.kind_of(recipe) == self.kind.name else None
+
+    def _is_plain(self, held: Record, record: Record) -> bool:
+        """Whether all values of a record are texts, or were read from JSON texts that tell it of what is in them."""
+        for spot in self.texts:
+            text, value = held.get(spot.attribute), record.get(spot.field.name)
+            if text is not None and not (type(text) is str and writes_plain(value, text.encode())):
+                return False
+        return len(record) > 1 and all(
+            type(value) is str or value is None or name in self.said for name, value in record.items()
+        )
 
     def _record(self, held: Record) -> Record:
         record: Record = {}
@@ -404,7 +416,7 @@ class _Compiled:
             value = row.record.get(spot.field.name)
             if value is not None or (spot.says_null and spot.field.name in row.record):
                 with suppress(RecordError):
-                    made[spot.attribute] = encode(spot, value)
+                    made[spot.attribute] = encode(spot, value, row.is_plain)
             elif spot.otherwise or spot.field.name in row.record or self.layout.absent_is_null:
                 made[spot.attribute] = None
         differs = {a: held[a] for a in self.watched if a in held and not (a in made and is_same(made[a], held[a]))}
@@ -448,7 +460,7 @@ class _Compiled:
                 if len(self._writes) < _SIGNATURES:
                     self._writes[signature] = self._way_of_writing(record, held)
             else:
-                codec = _encode_plain if row.is_plain else _encode_but_null
+                codec = _encode_plain if row.is_plain else encode_or_null
                 held = known.made(record.values(), codec) if known.is_way else self._attributes(record, given)
         for key in self.templated:
             if key.attribute in given:
@@ -476,7 +488,7 @@ class _Compiled:
                 continue
             if spot.field.name in record:
                 value = record[spot.field.name]
-                held[spot.attribute] = None if value is None and not spot.says_null else encode(spot, value)
+                held[spot.attribute] = encode_or_null(spot, value)
             elif self.layout.absent_is_null or spot.otherwise:
                 held[spot.attribute] = None  # else the field would be read from the other attribute
         for name in [name for name in record if name not in self.fields]:

@@ -47,11 +47,11 @@ class Place:
 # Values cross the border in pairs --------------------------------------------------------------------------------------
 
 
-def encode(spot: Place, value: Value) -> Value:
-    """A field's value as the store holds it. `value` is None only where the place says it."""
+def encode(spot: Place, value: Value, is_plain: bool = False) -> Value:
+    """A field's value as the store holds it. `value` is None only where the place says it. `is_plain`: as `Row.is_plain`."""
     match spot.form:
         case "json":
-            return _to_json_text(spot.field.name, value)
+            return _to_json_text(spot.field.name, value, is_plain)
         case "text" if is_number(value):
             return _number_text(spot.field.name, value)
         case "text" if isinstance(value, bool):
@@ -115,9 +115,9 @@ def _exact_number(name: str, value: Value) -> Value:
     return made
 
 
-def _to_json_text(name: str, value: Value) -> str:
+def _to_json_text(name: str, value: Value, is_plain: bool) -> str:
     try:
-        return to_json(value).decode()
+        return to_json(value, is_plain=is_plain).decode()
     except ValueError as exc:
         raise RecordError(f"{name} {exc}") from exc
 

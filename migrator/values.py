@@ -15,6 +15,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -168,6 +169,13 @@ def reads_plain(text: bytes) -> bool:
         return False
     shape = text.translate(_SHAPE)
     return b"0" * 16 not in shape and not _EXPONENT.search(shape)
+
+
+def writes_plain(value: Value, text: bytes) -> bool:
+    """Whether a text is what orjson writes of the value that was read from it, and reads plain."""
+    with suppress(TypeError, RecursionError):
+        return reads_plain(text) and orjson.dumps(value) == text
+    return False
 
 
 def _is_perhaps_rounded(text: bytes) -> bool:

@@ -14,7 +14,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from awkward import meaning
-from migrator.values import by_value, canonical, from_json, number, of_decimal, reads_plain, to_json, untag
+from migrator.values import (
+    by_value,
+    canonical,
+    from_json,
+    number,
+    of_decimal,
+    reads_plain,
+    to_json,
+    untag,
+    writes_plain,
+)
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 KEYS = TEXTS | st.sampled_from(["$bytes", "$set", "$float", "$n", "$$bytes", "$", "$$", "kind"])
@@ -105,8 +115,13 @@ def test_every_spelling_of_a_number_has_the_same_bytes(value: Any) -> None:
 @example({"a": {"$b": 1}})
 @example(-0.0)
 def test_what_reads_plain_is_written_as_if_every_value_had_been_looked_at(value: Any) -> None:
-    read = orjson.loads(orjson.dumps(orjson.loads(to_json(value))))
-    if reads_plain(orjson.dumps(read)):
+    read = from_json(to_json(value), plain=True)
+    try:
+        text = orjson.dumps(read)
+    except TypeError:
+        return  # a number that orjson has no form for
+    if reads_plain(text):
+        assert writes_plain(read, text)
         assert canonical(read, is_plain=True) == canonical(read)
         assert to_json(read, is_plain=True) == to_json(read)
 

@@ -7,10 +7,12 @@ the layout, and how a SQLite file lies on disk to `sqlite_snapshot`. A store ope
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from migrator.adapters import sqlite_snapshot as files
 from migrator.adapters.base import Reader, Setting, Source, rejected
@@ -18,7 +20,7 @@ from migrator.adapters.sql_dialect import DIALECTS, Connection, Dialect, Key, Ta
 from migrator.adapters.sql_errors import sorted_errors
 from migrator.adapters.sql_rows import Finder, Rows, size_of
 from migrator.errors import ConfigError, RecordError, StoreError
-from migrator.layout import Layout
+from migrator.layout import Layout, encode_or_null
 from migrator.model import (
     Address,
     Cursor,
@@ -33,6 +35,7 @@ from migrator.model import (
     Weight,
     counted,
 )
+from migrator.places import Place
 from migrator.values import Value
 
 _PARTITION_ROWS = 10_000
@@ -210,6 +213,7 @@ class SqlReader(SqlSource, Reader):
         super().__init__(address, setting)
         self._finders: dict[str, Finder] = {}
         self._targets: dict[str, Table] = {}
+        self._ways: dict[tuple[str, ...], Way | None] = {}
         self._by_types: dict[tuple[object, ...], tuple[list[int], list[int]]] = {}
 
     def snapshot(self) -> Snapshot:
@@ -234,9 +238,16 @@ class SqlReader(SqlSource, Reader):
 
     def fit(self, row: Row) -> Row | Reject:
         table = self._targets.get(row.kind) or self._target(row.kind)
+        names = row.kind, *row.record
+        way = self._ways.get(names) if row.origin is None else None
         try:
-            fitted = self._fit_fields(row, table)
-            values = table.values(self.layout.write(fitted))
+            if way is not None:
+                fitted, values = row, way.values(row)
+            else:
+                fitted = self._fit_fields(row, table)
+                values = table.values(self.layout.write(fitted))
+                if fitted is row and row.origin is None and len(self._ways) < _SIGNATURES:
+                    self._ways[names] = Way.of(row, table)
             self._check(table, values)
         except RecordError as exc:
             return rejected(row, str(exc))
@@ -310,7 +321,40 @@ class SqlReader(SqlSource, Reader):
         super().close()
         self._finders.clear()
         self._targets.clear()
+        self._ways.clear()
         self._by_types.clear()
+
+
+class Way(NamedTuple):
+    """How the records with some fields go into the columns of a table: which value goes where, and what is encoded on its way."""
+
+    pick: Callable[[tuple[Value, ...]], tuple[Value, ...]]
+    coded: tuple[tuple[int, Place], ...]
+
+    @staticmethod
+    def of(row: Row, table: Table) -> Way | None:
+        """Of a row that fits as it is. None where its fields do not tell."""
+        layout, fields = table.kind, list(row.record)
+        spots = {place.attribute: place for place in layout.places}
+        if layout.keys or layout.index or layout.marks or layout.extra or len(table.names) < 2:
+            return None
+        if len(spots) < len(layout.places) or any(place.otherwise for place in layout.places):
+            return None
+        sources = [spots[name].field.name if name in spots else name for name in table.names]
+        numbers = [fields.index(source) if source in row.record else len(fields) for source in sources]
+        coded = [
+            (n, spots[name]) for n, name in enumerate(table.names) if name in spots and spots[name].form != "native"
+        ]
+        return Way(itemgetter(*numbers), tuple(coded))
+
+    def values(self, row: Row) -> tuple[Value, ...]:
+        picked = self.pick((*row.record.values(), None))
+        if not self.coded:
+            return picked
+        values = list(picked)
+        for number, spot in self.coded:
+            values[number] = encode_or_null(spot, values[number], row.is_plain)
+        return tuple(values)
 
 
 def values_of(row: Row, table: Table, layout: Layout) -> tuple[Value, ...]:
