@@ -292,6 +292,7 @@ class _Compiled:
         made = {p.attribute for p in spec.places} | {key.attribute for key in self.templated}
         self.spelled = frozenset(p.attribute for p in spec.places if p.form == "json")
         self.texts = tuple(p for p in spec.places if p.form == "json")
+        self.codes_json = all(p.form == "json" and not p.otherwise and not p.head for p in self.coded)
         self.said = frozenset(p.field.name for p in self.texts)
         self.olds = {p.otherwise: p.attribute for p in spec.places if p.otherwise and p.otherwise not in made}
         watched = {p.attribute for p in self.coded} | {key.attribute for key in self.templated}
@@ -409,7 +410,7 @@ class _Compiled:
         return attribute
 
     def _origin(self, row: Row, held: Record) -> Origin | None:
-        if self._is_as_made(row.record, held):
+        if self._is_as_made(row, held):
             return None
         made = self._templates(row.record)
         for spot in self.coded:
@@ -426,13 +427,17 @@ class _Compiled:
             return None
         return Origin(self.layout.store, self.layout.id, differs, unset, extra)
 
-    def _is_as_made(self, record: Record, held: Record) -> bool:
-        """Whether all that could need an origin is as `write` would make it, where that is soon told: where only keys are made."""
-        if self.coded or self.olds or not self.of_store.isdisjoint(held):
+    def _is_as_made(self, row: Row, held: Record) -> bool:
+        """Whether all that could need an origin is as `write` would make it, where that is soon told.
+
+        That is where only keys are made, and JSON texts that are known to be spelled as they would be.
+        """
+        is_spelled = row.is_plain and self.codes_json and self.spelled <= held.keys()
+        if (self.coded and not is_spelled) or self.olds or not self.of_store.isdisjoint(held):
             return False
         for key in self.templated:
             try:
-                if held.get(key.attribute) != key.render(self.kind, record):
+                if held.get(key.attribute) != key.render(self.kind, row.record):
                     return False
             except RecordError:
                 return False

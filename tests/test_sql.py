@@ -603,6 +603,20 @@ def test_upserting_twice_keeps_one_row_and_its_id(any_file: Path) -> None:
     assert ids[0] == ids[1]
 
 
+def test_what_goes_into_the_columns_is_the_same_whether_the_way_is_known_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(SAMPLE, tmp_path / "chat.db")
+    rows = [row for row in read(source(tmp_path / "chat.db"))[0] for _ in range(2)]
+    rows += [fact("a", confidence=2**70), fact("b", value="\ud800"), fact("c", own=1), fact("d", confidence=None)] * 2
+    looking = sink(tmp_path / "new.db").reader()
+    known = [(found, getattr(found, "encoded", None)) for row in rows for found in [looking.fit(replace(row))]]
+    monkeypatch.setattr("migrator.adapters.sql_source._SIGNATURES", 0)
+    looking = sink(tmp_path / "new.db").reader()
+    assert [(found, getattr(found, "encoded", None)) for row in rows for found in [looking.fit(replace(row))]] == known
+    assert not looking._ways  # type: ignore[attr-defined]
+
+
 def test_a_slice_into_a_file_that_the_job_made_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     target = sink(tmp_path / "chat.db")
     for name in ("lost", "kept"):

@@ -246,7 +246,7 @@ class SqlReader(SqlSource, Reader):
             else:
                 fitted = self._fit_fields(row, table)
                 values = table.values(self.layout.write(fitted))
-                if fitted is row and row.origin is None and len(self._ways) < _SIGNATURES:
+                if fitted is row and row.origin is None and names not in self._ways and len(self._ways) < _SIGNATURES:
                     self._ways[names] = Way.of(row, table)
             self._check(table, values)
         except RecordError as exc:
