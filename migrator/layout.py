@@ -358,7 +358,7 @@ class _Compiled:
         """Whether all values of a record are texts, or were read from JSON texts that tell it of what is in them."""
         for spot in self.texts:
             text, value = held.get(spot.attribute), record.get(spot.field.name)
-            if text is not None and not (type(text) is str and writes_plain(value, text.encode())):
+            if type(text) is not str or not writes_plain(value, text.encode()):
                 return False
         return len(record) > 1 and all(
             type(value) is str or value is None or name in self.said for name, value in record.items()
@@ -432,7 +432,7 @@ class _Compiled:
 
         That is where only keys are made, and JSON texts that are known to be spelled as they would be.
         """
-        is_spelled = row.is_plain and self.codes_json and self.spelled <= held.keys()
+        is_spelled = row.is_plain and self.codes_json
         if (self.coded and not is_spelled) or self.olds or not self.of_store.isdisjoint(held):
             return False
         for key in self.templated:

@@ -123,6 +123,8 @@ def _to_json_text(name: str, value: Value, is_plain: bool) -> str:
 
 
 def _from_json_text(name: str, value: Value) -> Value:
+    if not isinstance(value, str | bytes):
+        raise RecordError(f"{name} holds no JSON text")
     try:
         return from_json(value.encode() if isinstance(value, str) else value)
     except (TypeError, ValueError) as exc:
