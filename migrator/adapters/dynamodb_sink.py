@@ -135,14 +135,15 @@ class DynamoDBSink(Sink):
                 now.flushed.rejects.append(rejected(row, str(exc)))
         for put in _spread(puts):
             key, row = put.stored.key, put.row
-            there = now.rows.setdefault(key, row)
-            if there is not row:
-                if self._name(there) != self._name(row):
-                    reason = "another record of the same slice, with another identity, has the same key"
-                    now.flushed.rejects.append(rejected(row, reason))
-                    continue
-                if key not in now.batch:
-                    self._settle()  # what was sent under this key must not come after what is sent now
+            there = now.rows.get(key)
+            if there is None:
+                now.rows[key] = row
+            elif self._name(there) != self._name(row):
+                reason = "another record of the same slice, with another identity, has the same key"
+                now.flushed.rejects.append(rejected(row, reason))
+                continue
+            elif key not in now.batch:
+                self._settle()  # what was sent under this key must not come after what is sent now
             self._add(key, put)
         if self._lane is not None:
             self._lane.turn()
