@@ -199,7 +199,7 @@ class Pair:
         if isinstance(fitted, Reject):
             return fitted
         try:
-            self._note(digests, fitted, whole if fitted is row else None)
+            self.note(digests, (fitted,), whole if fitted is row else None)
         except ValueError as exc:
             return Reject(row.kind, row.place, str(exc), row.record, row.origin)
         return fitted
@@ -244,29 +244,24 @@ class Pair:
         """A row's identity for people."""
         return identity_words(self.kinds[row.kind], self.reader.layout.identity_of(row))
 
-    def note(self, digests: dict[str, Digest], rows: Iterable[Row]) -> None:
-        """Add rows, of either store, to the digest of their kind."""
+    def note(self, digests: dict[str, Digest], rows: Iterable[Row], whole: bytes | None = None) -> None:
+        """Add rows, of either store, to the digest of their kind. `whole`: what `_plain` has given of a single row, whose texts are not wanted any more."""
         for row in rows:
-            self._note(digests, row, self._plain(row))
-
-    def _note(self, digests: dict[str, Digest], row: Row, whole: bytes | None) -> None:
-        """`whole`: what `_plain` gives of the row, whose texts are not wanted any more."""
-        kind = row.kind
-        if whole is None:
-            key, whole = self.key(row), self._bytes(row)
-        else:
-            pattern = self._keys.get((kind, row.signature), _UNKNOWN)
-            if pattern is _UNKNOWN:
-                assert row.signature is not None
-                identity = self.reader.layout.kinds[kind].kind.identity
-                pattern = self._keys[kind, row.signature] = identity_pattern(kind, row.signature, identity)
-            key = pattern.fill(row.texts) if pattern is not None and row.texts is not None else self.key(row)
-            row.texts = None
-        bucket, digest = digest16(key) % BUCKETS, digests.get(kind)
-        if digest is None:
-            digest = digests[kind] = Digest()
-        digest.count += 1
-        digest.sums[bucket] = (digest.sums.get(bucket, 0) + digest16(whole)) & _MASK
+            kind, said = row.kind, whole or self._plain(row)
+            if said is None:
+                key, said = self.key(row), self._bytes(row)
+            else:
+                pattern = self._keys.get((kind, row.signature), _UNKNOWN)
+                if pattern is _UNKNOWN:
+                    assert row.signature is not None
+                    identity = self.reader.layout.kinds[kind].kind.identity
+                    pattern = self._keys[kind, row.signature] = identity_pattern(kind, row.signature, identity)
+                key = pattern.fill(row.texts) if pattern is not None and row.texts is not None else self.key(row)
+                row.texts = None
+            bucket, digest = digest16(key) % BUCKETS, digests.get(kind)
+            if digest is None:
+                digest = digests[kind] = Digest()
+            digest.note(bucket, digest16(said))
 
     def fingerprint(self, row: Row) -> bytes:
         return digest16(self._bytes(row)).to_bytes(16, "big")
