@@ -53,7 +53,8 @@ class Signature:
         key = (*names, *types)
         if key in cls._met:
             return cls._met[key]
-        is_plain = _PLAIN.issuperset(types) and not any(name.startswith("$") for name in names)  # one might be a tag
+        # One might be a tag, and one without a letter is not taken everywhere.
+        is_plain = _PLAIN.issuperset(types) and all(name and not name.startswith("$") for name in names)
         found = cls(names, types) if is_plain else None
         if len(cls._met) < _MET:
             cls._met[key] = found

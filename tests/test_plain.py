@@ -72,6 +72,12 @@ def test_a_value_that_needs_a_closer_look_has_no_texts(value):
     assert Signature.of(record).texts(record) == (None, None)
 
 
+@pytest.mark.parametrize("name", ["", "$bytes", "$x"])
+def test_a_name_that_may_be_a_tag_or_is_none_has_no_signature(name):
+    """DynamoDB takes no empty name."""
+    assert Signature.of({"user_id": "ana", name: "x"}) is None
+
+
 def test_records_of_the_same_names_and_types_share_one_signature_also_when_it_has_travelled():
     one, other = Signature.of({"a": "x", "b": 1}), Signature.of({"a": "y", "b": 2})
     assert one is other is pickle.loads(pickle.dumps(one))
@@ -114,7 +120,7 @@ def rows(draw):
         if draw(st.integers(0, 9)):
             record[field.name] = draw(values | st.none() if draw(st.booleans()) else values)
     if draw(st.booleans()):
-        record["favourite"] = draw(VALUES)
+        record[draw(st.sampled_from(("favourite", "")) | TEXTS)] = draw(VALUES)
     if draw(st.integers(0, 9)) == 0:
         record["value"] = draw(st.sampled_from(("x" * 1_100, "é" * 300_000, '"' * 410_000, "~migrator-part#")))
     return Row(name, record)
