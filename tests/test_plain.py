@@ -235,3 +235,16 @@ def test_an_ordinary_fact_is_a_plain_item_in_every_table():
         made = PlainItems(layout).of(row)
         if layout.recipe("fact", tuple(record)) is not None:
             assert from_item(orjson.loads(made.json)) == layout.write(row)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.id)
+def test_an_item_without_an_attribute_is_read_as_every_other_way_reads_it(layout):
+    for kind, spec in layout.kinds.items():
+        held = {
+            field.name: 1 if field.type in ("integer", "float") else "2026-01-02T03:04:05" for field in spec.kind.fields
+        }
+        item = to_item(layout.write(Row(kind, held)))
+        for name in item.keys() - {*layout.key}:
+            other = {attribute: value for attribute, value in item.items() if attribute != name}
+            found = PlainItems(layout).row(other)
+            assert found is None or found == read_item(layout, other)

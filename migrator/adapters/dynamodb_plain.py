@@ -164,6 +164,8 @@ def _decoder(layout: Layout, item: Item) -> _Decoder | None:
     templates = {name: source for name, source in recipe.items() if isinstance(source, Template)}
     if not {*layout.key} <= templates.keys() or any(template.of_texts is None for template in templates.values()):
         return None
+    if not {slot.name for template in templates.values() for slot in template.slots} <= sources.keys():
+        return None
     wanted = {place.attribute: _SORTS.get(place.field.type, "") for place in spec.places}
     sorts = {name: next(iter(attribute), "") for name, attribute in item.items() if type(attribute) is dict}
     if any(sort not in wanted.get(name, "SN") or not sort for name, sort in sorts.items()):
