@@ -51,13 +51,11 @@ class Signature:
     @classmethod
     def _known(cls, names: tuple[str, ...], types: tuple[type, ...]) -> Signature | None:
         key = (*names, *types)
-        if key in cls._met:
-            return cls._met[key]
+        if key in cls._met or len(cls._met) >= _MET:
+            return cls._met.get(key)
         # One might be a tag, and one without a letter is not taken everywhere.
         is_plain = _PLAIN.issuperset(types) and all(name and not name.startswith("$") for name in names)
-        found = cls(names, types) if is_plain else None
-        if len(cls._met) < _MET:
-            cls._met[key] = found
+        found = cls._met[key] = cls(names, types) if is_plain else None
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:

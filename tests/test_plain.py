@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrator import load_mapping
+from migrator import load_mapping, plain
 from migrator.adapters.dynamodb_items import read_item
 from migrator.adapters.dynamodb_plain import PlainItems
 from migrator.adapters.dynamodb_values import check_item, from_item, to_item, write_units
@@ -30,29 +30,36 @@ LAYOUTS = [each for each in load_mapping("luminoracore-v1.1").layouts.values() i
 KINDS = sorted(LAYOUTS[0].kinds)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _every_signature_is_remembered():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain, "_MET", 1 << 30)
+        yield
+
+
 @given(RECORDS, st.booleans())
 def test_a_plain_record_has_the_canonical_bytes_that_every_other_way_gives_it(record, null):
     signature = Signature.of(record)
-    plain = signature.texts(record, null=null) if signature else (None, None)
-    if plain[0] is not None:
-        assert plain[0] == canonical(record if null else {n: v for n, v in record.items() if v is not None})
+    found = signature.texts(record, null=null) if signature else (None, None)
+    if found[0] is not None:
+        assert found[0] == canonical(record if null else {n: v for n, v in record.items() if v is not None})
 
 
 @given(RECORDS)
 def test_a_pattern_filled_with_texts_is_the_json_of_the_record(record):
     signature = Signature.of(record)
-    plain = signature.texts(record) if signature else (None, None)
-    if plain[0] is not None:
-        assert Pattern(signature.object((name, name) for name in record)).fill(plain[1]) == to_json(record)
+    found = signature.texts(record) if signature else (None, None)
+    if found[0] is not None:
+        assert Pattern(signature.object((name, name) for name in record)).fill(found[1]) == to_json(record)
 
 
 @given(RECORDS, st.lists(TEXTS | st.sampled_from(("user_id", "%s")), max_size=3))
 def test_a_plain_identity_has_the_key_that_every_other_way_gives_it(record, identity):
     signature = Signature.of(record)
-    plain = signature.texts(record) if signature else (None, None)
-    pattern = identity_pattern("fact", signature, identity) if plain[0] is not None else None
+    found = signature.texts(record) if signature else (None, None)
+    pattern = identity_pattern("fact", signature, identity) if found[0] is not None else None
     if pattern is not None:
-        assert pattern.fill(plain[1]) == identity_key("fact", [record.get(name) for name in identity])
+        assert pattern.fill(found[1]) == identity_key("fact", [record.get(name) for name in identity])
 
 
 def test_ordinary_records_are_plain():
@@ -82,6 +89,17 @@ def test_records_of_the_same_names_and_types_share_one_signature_also_when_it_ha
     one, other = Signature.of({"a": "x", "b": 1}), Signature.of({"a": "y", "b": 2})
     assert one is other is pickle.loads(pickle.dumps(one))
     assert one is not Signature.of({"a": "x", "b": 1.0})
+
+
+def test_where_too_many_signatures_were_met_only_those_are_known(monkeypatch):
+    """What is kept by signature elsewhere, an encoder, a pattern, would else grow with every record."""
+    monkeypatch.setattr(Signature, "_met", {})
+    monkeypatch.setattr(plain, "_MET", 2)
+    first, second = ({name: "x"} for name in ("a", "b"))
+    known = Signature.of(first), Signature.of(second)
+    assert None not in known
+    assert Signature.of({"c": "x"}) is None
+    assert (Signature.of(first), Signature.of(second)) == known
 
 
 def test_a_row_that_is_made_of_another_has_none_of_its_texts():
@@ -129,8 +147,8 @@ def rows(draw):
 @given(rows(), st.sampled_from(LAYOUTS))
 def test_a_plain_item_is_the_item_that_every_other_way_makes_to_the_byte_of_its_size_and_its_units(row, layout):
     row.signature = Signature.of(row.record)
-    plain = row.signature.texts(row.record) if row.signature else (None, None)
-    row.texts = plain[1]
+    found = row.signature.texts(row.record) if row.signature else (None, None)
+    row.texts = found[1]
     made = PlainItems(layout).of(row)
     if made is None:
         return
@@ -180,9 +198,9 @@ def items(draw, layout):
 @given(st.sampled_from(LAYOUTS).flatmap(lambda layout: st.tuples(st.just(layout), st.lists(items(layout), max_size=4))))
 def test_the_row_of_a_plain_item_is_the_row_that_every_other_way_reads(given):
     layout, several = given
-    plain = PlainItems(layout)
+    items = PlainItems(layout)
     for item in (*several, *several):
-        row = plain.row(item)
+        row = items.row(item)
         if row is not None:
             other = read_item(layout, item)
             assert (row, row.place) == (other, other.place)
@@ -202,20 +220,20 @@ def test_an_ordinary_item_is_plain_and_one_under_another_key_is_not():
         "confidence": 0.5,
     }
     item = orjson.loads(item_json(to_item(layout.write(Row("fact", record)))))
-    plain = PlainItems(layout)
-    assert plain.row(item).record == record
-    assert plain.row(item | {"SK": {"S": "FACT#work#other"}}) is None
-    assert plain.row(item | {"confidence": {"S": "much"}}) is None
+    items = PlainItems(layout)
+    assert items.row(item).record == record
+    assert items.row(item | {"SK": {"S": "FACT#work#other"}}) is None
+    assert items.row(item | {"confidence": {"S": "much"}}) is None
 
 
 @given(rows(), st.booleans())
 def test_the_line_of_a_plain_row_is_the_line_that_every_other_way_makes(row, is_document):
     layout = _as_form(load_mapping("luminoracore-v1.1").layouts["json"], "json" if is_document else "jsonl")
     row.signature = Signature.of(row.record)
-    plain = row.signature.texts(row.record) if row.signature else (None, None)
-    row.texts = plain[1]
+    found = row.signature.texts(row.record) if row.signature else (None, None)
+    row.texts = found[1]
     line = PlainLines(layout, is_document).of(row)
-    if plain[0] is not None:
+    if found[0] is not None:
         assert line == to_line(layout, is_document, layout.fit(row))
 
 
