@@ -24,6 +24,7 @@ from kills import Killer
 from migrator import Options
 from migrator.adapters import sql_sink, sqlite_snapshot
 from migrator.checkpoint import Checkpoint, State
+from tables import address_of, client_of
 from test_kill import CREWS, LONG, Bench, point
 
 FULL = [("db", "db", "refuse"), ("db", "jsonl.gz", "refuse"), ("jsonl", "json", "refuse"), ("dynamodb", "db", "refuse")]
@@ -416,9 +417,9 @@ def test_a_table_that_changes_while_it_is_read_is_read_between_two_moments_and_v
     tmp_path: Path, moto_endpoint: str, moving: Callable[[Callable[[], None]], None]
 ) -> None:
     """Each record that was there all the time arrives; of those that moved meanwhile, what was read: nothing else, and nothing half."""
-    client, table, out = kills.client_of(moto_endpoint), "moves", tmp_path / "out.jsonl"
+    client, table, out = client_of(moto_endpoint), "moves", tmp_path / "out.jsonl"
     kills.write_table(client, table, GOOD)
-    address = kills.address_of(table, moto_endpoint)
+    address = address_of(table, moto_endpoint)
 
     def change() -> None:
         kills.put(client, table, NEW, "FACT#c#k900")
