@@ -207,12 +207,13 @@ class DynamoDBSource(Source):
     def repeated(self, kinds: Sequence[str]) -> Iterator[Row]:
         """Read once more: rows of kinds whose key guarantees no identity, rows that lie elsewhere than their key says, and what lies there."""
         mates: dict[str, Item] = {}
+        guaranteed = {kind for kind in kinds if kind in self.layout.kinds and self.layout.guarantees(kind)}
         for partition in self.partitions(kinds, 1):
             for page in self.pages(partition, None):
                 for row in page.rows:
                     if row.kind not in kinds:
                         continue
-                    if not self.layout.guarantees(row.kind):
+                    if row.kind not in guaranteed:
                         yield row
                     elif self.layout.is_misplaced(row):
                         yield row
