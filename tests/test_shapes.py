@@ -78,7 +78,7 @@ class Tables:
         self.client.close()
 
 
-@pytest.fixture(params=["moto", "dynamodb_local", "dynalite"] if LONG else ["dynamodb_local", "dynalite"])
+@pytest.fixture(params=["moto", "dynamodb_local", "dynalite"] if LONG else ["dynamodb_local"])
 def tables(request: pytest.FixtureRequest) -> Iterator[Tables]:
     made = Tables(request.getfixturevalue(f"{request.param}_endpoint"))
     made.is_slow = request.param == "moto"
