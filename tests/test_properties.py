@@ -204,7 +204,7 @@ def test_a_record_arrives_equal_or_is_rejected_from_every_store_in_every_other(
     assert sum(kind.tally.written for kind in again.kinds.values()) == 0
     assert again.rejected == report.rejected
     arrived = source.rows()
-    assert len(arrived) > BATCH / 2
+    assert len(arrived) > BATCH / 4  # or the pairs that follow would prove little
     for form in FORMS[name]:
         arrives_or_is_rejected(source, make(mapping, form), arrived)
 
