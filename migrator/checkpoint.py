@@ -32,6 +32,7 @@ from migrator.values import Value, from_json, to_json
 FORMAT = 1
 """The version of the checkpoint. A tool does not resume what another format wrote."""
 
+_TAIL = 1 << 16  # bytes that are looked through at a time for the end of the last line
 NOTES = ("rejects", "duplicates", "differing", "users")
 """What a slice may leave beside its result: one file of JSON Lines a slice, joined at the end as NAME.jsonl."""
 
@@ -210,6 +211,8 @@ class State:
                 ) from exc
             lock.release()
             worker.unlink(missing_ok=True)
+        for path in (self.replaced_file, self.deleted_file):
+            _drop_half_a_line(path)
 
     def _take(self, path: Path, why: str) -> None:
         lock = FileLock(path, mode=0o600)
@@ -429,6 +432,23 @@ def _append(path: Path, lines: Iterable[dict[str, Value]], otherwise: str) -> No
         raise StoreError(
             f"{path}: cannot be written: {exc.strerror}. {otherwise}; free the disk and run again"
         ) from exc
+
+
+def _drop_half_a_line(path: Path) -> None:
+    """What a run that was killed left at the end: the record in it had not been replaced or deleted yet."""
+    if not path.exists():
+        return
+    with _sorted_errors(path), path.open("r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _TAIL)
+            file.seek(start)
+            if (last := file.read(end - start).rfind(b"\n")) >= 0:
+                end = start + last + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
 
 
 def _line(plain: dict[str, Value]) -> bytes:

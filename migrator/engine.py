@@ -258,12 +258,16 @@ class _Slice:
             return rows, []  # the sink tells what has come meanwhile
         missing, replacing = [], []
         for row, there in zip(rows, self.stores.reader.fetch(rows), strict=True):
-            if there is None:
+            if there is None or (self.careful and self._is_apart(row, there)):
                 missing.append(row)
             elif self._meets(row, there):
                 replacing.append((_under_its_key(row, there, self.job.sink_layout), there))
         self._keep_replaced([there for _, there in replacing])
         return missing, replacing
+
+    def _is_apart(self, row: Row, there: Row) -> bool:
+        """Whether what was found is another of the same identity that this run has brought, in a store that holds them all (H3)."""
+        return self.stores.reader.apart(row) != self.stores.reader.apart(there)
 
     def _meets(self, row: Row, there: Row) -> bool:
         """Count a row whose place is taken; True if it is to be written all the same."""

@@ -29,7 +29,7 @@ def skip_for(lack: str) -> NoReturn:
     """What a test needs is not here. In CI that is an error: a skipped test is no proof."""
     if IN_CI:
         pytest.fail(f"{lack}; in CI it must be there")
-    pytest.skip(lack)
+    pytest.skip(lack, allow_module_level=True)
 
 
 def needed(package: str) -> ModuleType:

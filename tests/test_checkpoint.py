@@ -639,3 +639,24 @@ def test_the_end_lets_go_of_every_file(state: State) -> None:
         state.append_replaced([{"n": 1}])
         state.drop_repeats_of_replaced()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("half", [b'{"n":', b'{"n":2}', b"x" * 200_000])
+def test_half_a_line_that_a_killed_run_left_is_dropped_with_the_next_lock(half: bytes, state: State) -> None:
+    """Its record had not been replaced yet; with another line behind it, neither could be read."""
+    for append, path in ((state.append_replaced, state.replaced_file), (state.append_deleted, state.deleted_file)):
+        append([{"n": 1}])
+        with path.open("ab") as file:
+            file.write(half)
+    state.lock()
+    state.unlock()
+    for append, path in ((state.append_replaced, state.replaced_file), (state.append_deleted, state.deleted_file)):
+        append([{"n": 3}])
+        assert path.read_bytes() == b'{"n":1}\n{"n":3}\n'
+
+
+def test_a_file_of_half_a_line_becomes_empty(state: State) -> None:
+    state.replaced_file.write_bytes(b'{"n":')
+    state.lock()
+    state.unlock()
+    assert state.replaced_file.read_bytes() == b""

@@ -20,6 +20,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from hypothesis import strategies as st
 
 import endpoint
 import kills
-from conftest import skip_for
+from conftest import needed, skip_for
 from migrator.adapters import dynamodb_signing, dynamodb_sink
 from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb_requests import Pace, Table
@@ -46,9 +47,8 @@ from tables import address_of, client_of, items_of
 from test_dynamodb import KINDS, NEW, Stub, at, episode, fact, put_rows, refusal
 from test_wire import items_of_many_types
 
-dynamodb_fast = pytest.importorskip(
-    "migrator.adapters.dynamodb_fast", reason="aiohttp is not installed", exc_type=ImportError
-)
+needed("aiohttp")
+dynamodb_fast = import_module("migrator.adapters.dynamodb_fast")
 
 MANY = [fact(n) for n in range(400)]
 

@@ -354,7 +354,8 @@ class DynamoDBReader(DynamoDBSource, Reader):
         origin = row.origin
         if origin is None or origin.layout != self.layout.id:
             return b""
-        return canonical(only(self.layout.key, origin.set))
+        key = only(self.layout.key, origin.set)
+        return canonical(key) if key else b""
 
     def fetch(self, rows: Sequence[Row]) -> list[Row | None]:
         """As the base says. A place that holds an item of another identity or kind gives that one, under the identity asked for.
