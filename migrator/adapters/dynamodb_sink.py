@@ -153,16 +153,12 @@ class DynamoDBSink(Sink):
         self._send()
         self._settle()  # a row may come a second time, after what was there has changed
         for row, before in pairs:
-            while len(now.pending) >= PENDING:
-                self._collect()
             try:
                 put = self._put(row)
             except RecordError as exc:
                 now.flushed.rejects.append(rejected(row, str(exc)))
-                continue
-            now.pending.append(
-                self._table.pool.submit(self._guarded, now, partial(self._put_over, before=before), [put])
-            )
+            else:
+                self._submit(now, partial(self._put_over, before=before), [put])
 
     def _put_over(self, now: _Slice, puts: list[_Put], before: Row) -> Flushed:
         """Puts an item over another that is still as it was: read once more, and put under the condition that this very item is there."""
@@ -191,9 +187,7 @@ class DynamoDBSink(Sink):
         self._send()
         self._settle()
         for row in rows:
-            while len(now.pending) >= PENDING:
-                self._collect()
-            now.pending.append(self._table.pool.submit(self._guarded, now, partial(self._delete, row=row), []))
+            self._submit(now, partial(self._delete, row=row), [])
 
     def _delete(self, now: _Slice, puts: list[_Put], row: Row) -> Flushed:
         """Deletes an item that is still as it was: read once more, and deleted under the condition that this very item is there."""
