@@ -6,6 +6,7 @@ Servers are started by services.py, once for each pytest process, when the first
 import os
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ import pytest
 import kills
 import proxy
 import services
+from migrator.adapters import memory
 
 # A machine that others use as well is slow at times: that says nothing of the strategy. `ci` tries the same examples in every run, `nightly` new ones.
 _SHARED: dict[str, Any] = {"suppress_health_check": [hypothesis.HealthCheck.too_slow], "deadline": None}
@@ -107,6 +109,24 @@ def between(moto_endpoint: str) -> Iterator[proxy.Proxy]:
     """Stands before moto, and counts."""
     with proxy.before(moto_endpoint) as between:
         yield between
+
+
+@pytest.fixture
+def own_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """State folders of this test's own: the jobs', and that of locks by a sink's name."""
+    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user"))
+
+
+@pytest.fixture
+def names(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """Two memory stores that nobody else has."""
+    pair = f"{request.node.name}-a", f"{request.node.name}-b"
+    for name in pair:
+        memory.forget(name)
+    yield pair
+    for name in pair:
+        memory.forget(name)
 
 
 @pytest.fixture(scope="session")

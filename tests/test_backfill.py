@@ -27,10 +27,7 @@ LONG = os.environ.get("MIGRATOR_LONG") == "1"
 NOON = datetime(2026, 1, 1, 12)
 
 
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user"))
+pytestmark = pytest.mark.usefixtures("own_states")
 
 
 @pytest.fixture

@@ -25,10 +25,7 @@ ITEM = 409_600
 """400 KB: the largest item of DynamoDB, names included (Service, account, and table quotas in Amazon DynamoDB)."""
 
 
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user"))
+pytestmark = pytest.mark.usefixtures("own_states")
 
 
 @pytest.fixture(params=["sqlite", "jsonl", "dynamodb"])

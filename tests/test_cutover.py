@@ -32,10 +32,7 @@ STAMP = "2026-02-03T04:05:06.000001"
 AT_ONCE = {"quiet_for": 0.0}
 
 
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user"))
+pytestmark = pytest.mark.usefixtures("own_states")
 
 
 @pytest.fixture(autouse=True)

@@ -25,10 +25,7 @@ from test_run import fact, fill, lines_of
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user"))
+pytestmark = pytest.mark.usefixtures("own_states")
 
 
 @pytest.fixture

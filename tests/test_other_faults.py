@@ -36,10 +36,7 @@ FULL += [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user"))
+pytestmark = pytest.mark.usefixtures("own_states")
 
 
 # A full disk -----------------------------------------------------------------------------------------------------------

@@ -25,8 +25,7 @@ Held = Callable[[], list[Any]]
 
 
 @pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
+def _state(own_states: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("migrator.examination.LOOK_SECONDS", 0.1)
 
 

@@ -30,20 +30,7 @@ from tables import client_of
 KINDS = load_mapping("luminoracore-v1.1").kinds
 
 
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
-
-
-@pytest.fixture
-def names(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    """Two memory stores that nobody else has."""
-    pair = f"{request.node.name}-a", f"{request.node.name}-b"
-    for name in pair:
-        memory.forget(name)
-    yield pair
-    for name in pair:
-        memory.forget(name)
+pytestmark = pytest.mark.usefixtures("own_states")
 
 
 @pytest.fixture

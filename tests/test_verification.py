@@ -27,19 +27,7 @@ from test_run import episode, fact, fill, lines_of
 MAPPING = load_mapping("luminoracore-v1.1")
 CHAT = DATA / "chat.db"
 
-
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
-
-
-@pytest.fixture
-def names(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    """Two memory stores that nobody else has."""
-    pair = f"{request.node.name}-a", f"{request.node.name}-b"
-    yield pair
-    for name in pair:
-        memory.forget(name)
+pytestmark = pytest.mark.usefixtures("own_states")
 
 
 def verify(names: tuple[str, str], **options: Any) -> migrator.Report:
