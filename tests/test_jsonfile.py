@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import needed
-from migrator.adapters import base, json_text, jsonfile, packing
+from migrator.adapters import base, json_sink, json_source, json_text, packing
 from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Setting, Source
 from migrator.adapters.jsonfile import ADAPTER
 from migrator.errors import ConfigError, StoreError
@@ -243,7 +243,7 @@ def test_byte_ranges_cover_every_line_once(
     path = tmp_path / "chat.jsonl"
     path.write_bytes(end.join(lines) + (end if ends else b""))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsonfile, "_PARTITION_BYTES", 1)
+        patch.setattr(json_source, "_PARTITION_BYTES", 1)
         source = source_of(path)
         parts = source.partitions(KINDS, wanted)
         rows = rows_of(source, wanted)
@@ -319,7 +319,7 @@ def test_a_rejected_line_is_found_by_its_number_in_every_partition_and_packing(t
         path.write_bytes(packed(name, lines))
         source = source_of(path)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jsonfile, "_PARTITION_BYTES", 1)
+            patch.setattr(json_source, "_PARTITION_BYTES", 1)
             patch.setattr(base, "PAGE_ROWS", 5)
             parts = source.partitions(KINDS, 6)
             resumed = [
@@ -570,16 +570,16 @@ def test_a_file_that_is_rewritten_meanwhile_is_not_called_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.json", [fact(n) for n in range(30)])
-    opened = jsonfile.opened
+    opened = json_source.opened
 
     def opened_too_late(*args: Any) -> Any:
         os.truncate(path, 50)
         return opened(*args)
 
-    monkeypatch.setattr(jsonfile, "opened", opened_too_late)
+    monkeypatch.setattr(json_source, "opened", opened_too_late)
     with pytest.raises(StoreError, match="changed while being read"):
         rows_of(source_of(path))
-    monkeypatch.setattr(jsonfile, "opened", opened)
+    monkeypatch.setattr(json_source, "opened", opened)
     with pytest.raises(StoreError, match="not JSON"):
         rows_of(source_of(path))
 
@@ -703,8 +703,8 @@ class Killed(BaseException):
 
 
 STEPS: list[tuple[Any, str]] = [
-    (Path, "replace"), (Path, "unlink"), (os, "link"), (os, "fsync"), (os, "fchmod"), (jsonfile.shutil, "rmtree"),
-    (jsonfile.shutil, "copyfileobj"),
+    (Path, "replace"), (Path, "unlink"), (os, "link"), (os, "fsync"), (os, "fchmod"), (json_sink.shutil, "rmtree"),
+    (json_sink.shutil, "copyfileobj"),
 ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Records as lines and entries of JSON text, and back.
 
-Knows what a line of JSON Lines is, and what an entry of a map. Leaves files to `jsonfile`, and where a value ends to `json_text`.
+Knows what a line of JSON Lines is, and what an entry of a map. Leaves files to `json_source` and `json_sink`, and where a value ends to `json_text`.
 """
 
 from __future__ import annotations
