@@ -26,7 +26,9 @@ import endpoint
 from migrator.adapters import dynamodb_source
 from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb import ADAPTER
-from migrator.adapters.dynamodb_requests import GivenUp, Pace, Table
+from migrator.adapters.dynamodb_errors import GivenUp
+from migrator.adapters.dynamodb_pace import Pace
+from migrator.adapters.dynamodb_requests import Table
 from migrator.adapters.dynamodb_sink import DynamoDBSink
 from migrator.adapters.dynamodb_source import DynamoDBReader, DynamoDBSource
 from migrator.adapters.dynamodb_values import from_attribute, item_size, to_attribute, to_item

@@ -17,7 +17,7 @@ import pytest
 import endpoint
 from migrator.adapters import dynamodb_sink
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb_requests import Pace
+from migrator.adapters.dynamodb_pace import Pace
 from migrator.adapters.dynamodb_sink import BATCH_ITEMS, PENDING, DynamoDBSink
 from migrator.adapters.dynamodb_values import item_size, to_item
 from migrator.errors import ConfigError, StoreError, TransientStoreError

@@ -36,7 +36,8 @@ import kills
 from conftest import needed, skip_for
 from migrator.adapters import dynamodb_signing, dynamodb_sink
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb_requests import Pace, Table
+from migrator.adapters.dynamodb_pace import Pace
+from migrator.adapters.dynamodb_requests import Table
 from migrator.adapters.dynamodb_signing import Pattern, Signer, Unlike
 from migrator.adapters.dynamodb_sink import DynamoDBSink
 from migrator.adapters.dynamodb_values import to_item

@@ -25,8 +25,17 @@ import faulty
 from faulty import SCRIPTS, Fault
 from kills import account, make_chat
 from migrator import cli, engine
-from migrator.adapters import base, dynamodb_governor, dynamodb_requests, dynamodb_source, sql_dialect, sql_source
-from migrator.adapters.dynamodb_requests import Denied, Expired, Pace, Taken
+from migrator.adapters import (
+    base,
+    dynamodb_governor,
+    dynamodb_pace,
+    dynamodb_requests,
+    dynamodb_source,
+    sql_dialect,
+    sql_source,
+)
+from migrator.adapters.dynamodb_errors import Denied, Expired, Taken
+from migrator.adapters.dynamodb_pace import Pace
 from migrator.errors import Interrupted, MigratorError
 from tables import address_of, client_of, fill, items_of, texts_of
 
@@ -65,8 +74,8 @@ def _small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql_source, "_PARTITION_ROWS", 25)
     monkeypatch.setattr(engine, "SLICE_PAGES", 1)
     monkeypatch.setattr(dynamodb_governor, "_LEAST_STEP", 10_000.0)  # back at full speed soon after it was throttled
-    monkeypatch.setattr(dynamodb_requests, "PAUSE_BASE", 0.001)
-    monkeypatch.setattr(dynamodb_requests, "PAUSE_CAP", 0.05)
+    monkeypatch.setattr(dynamodb_pace, "PAUSE_BASE", 0.001)
+    monkeypatch.setattr(dynamodb_pace, "PAUSE_CAP", 0.05)
     monkeypatch.setattr(dynamodb_requests, "ANSWER_SECONDS", 1)
 
 
@@ -360,7 +369,7 @@ def test_total_throttling_is_waited_out(
     monkeypatch.setenv("MIGRATOR_FAST", fast)
     way = ways[WRITING[0]]
     whole, expected, _ = clean_run(way, place, clean)
-    monkeypatch.setattr(dynamodb_requests, "PAUSE_CAP", 0.2)
+    monkeypatch.setattr(dynamodb_pace, "PAUSE_CAP", 0.2)
     at = place("throttled")
     ended = survives(at, way, [replace(SCRIPTS["throttled-for-a-minute"][0], after=4, seconds=0.6)], whole, expected)
     assert ended.code == 0

@@ -24,7 +24,7 @@ from migrator import Options
 from migrator.adapters import memory
 from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb_governor import BURST, Governor, Meter, consumed, provisioned, read_units
-from migrator.adapters.dynamodb_requests import Pace
+from migrator.adapters.dynamodb_pace import Pace
 from migrator.adapters.dynamodb_sink import DynamoDBSink
 from migrator.adapters.dynamodb_source import DynamoDBReader, DynamoDBSource
 from migrator.adapters.dynamodb_values import item_size, to_item

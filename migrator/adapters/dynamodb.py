@@ -7,11 +7,8 @@ from contextlib import closing
 
 from migrator.adapters import dynamodb_ladder
 from migrator.adapters.base import Reader, Setting, Sink, Source
-from migrator.adapters.dynamodb_requests import (
-    PLAN_PATIENCE,
-    Table,
-    planning,
-)
+from migrator.adapters.dynamodb_errors import planning
+from migrator.adapters.dynamodb_requests import PLAN_PATIENCE, Table
 from migrator.adapters.dynamodb_sink import TRAITS, DynamoDBSink
 from migrator.adapters.dynamodb_source import DynamoDBReader, DynamoDBSource
 from migrator.adapters.dynamodb_values import from_item

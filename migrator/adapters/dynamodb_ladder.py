@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from migrator.adapters.dynamodb_requests import (
+from migrator.adapters.dynamodb_errors import (
     Denied,
     Expired,
     NoCredentials,
@@ -24,11 +24,10 @@ from migrator.adapters.dynamodb_requests import (
     NoTable,
     NotLetIn,
     Refused,
-    Table,
     Taken,
     Unreachable,
-    shape_words,
 )
+from migrator.adapters.dynamodb_requests import Table, shape_words
 from migrator.adapters.mending import another_table
 from migrator.errors import ConfigError, StoreError
 from migrator.model import Address, Finding

@@ -1,22 +1,19 @@
-"""One DynamoDB table, asked and told: the client, its calls, and what its answers mean.
+"""One DynamoDB table, asked and told: the client, its calls, and what repeats them.
 
-Knows boto3: credentials, regions, endpoints, and which answers pass. Repeats what was throttled, left unprocessed or lost on the way, so
-that nothing is left out and nothing spins; what must not be repeated it raises, sorted by what to do next. Leaves what an item holds to
-`dynamodb_values`, and what is asked for, and when, to `dynamodb`.
+Knows boto3: credentials, regions, endpoints. Repeats what was throttled, left unprocessed or lost on the way, so that nothing is left out; what must not
+be repeated it raises. Leaves when to try again to `dynamodb_pace`, what an answer that is an error means to `dynamodb_errors`, what an item holds to
+`dynamodb_values`, and what is asked for, and when, to the source and the sink.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import random
 import ssl
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -28,103 +25,32 @@ import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.httpsession import get_cert_path
-from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
+from migrator.adapters.dynamodb_errors import (
+    NO_CREDENTIALS,
+    THROTTLED,
+    InUse,
+    NoProfile,
+    NoRegion,
+    NoTable,
+    Throttled,
+    no_answer,
+    no_credentials,
+    sorted_errors,
+)
 from migrator.adapters.dynamodb_governor import QUARTER, READS, WRITES, Governor, Meter, Permit, provisioned
+from migrator.adapters.dynamodb_pace import PATIENCE, Pace, unless
 from migrator.adapters.dynamodb_signing import Frozen, Signer, Unlike
-from migrator.adapters.dynamodb_values import Item
-from migrator.adapters.dynamodb_wire import NoAnswer, Wire
+from migrator.adapters.dynamodb_wire import Wire
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.model import Address, Record, Shape
 
 THREADS = 4  # requests at once, to hide latency
 
-PAUSE_BASE, PAUSE_CAP = 0.05, 20.0  # seconds
-PATIENCE = 300.0  # seconds without any progress after which a call gives up
-PLAN_PATIENCE = 3.0  # the same while a person waits for the plan
+PLAN_PATIENCE = 3.0  # seconds without any progress after which a call gives up while a person waits for the plan
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 30  # after which an answer that does not come is asked for again
-
-
-class Pace:
-    """When requests may be sent. After one that brought nothing all threads pause together and one alone tries again.
-
-    Exponential backoff with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/);
-    whatever gets through ends it.
-    """
-
-    def __init__(
-        self,
-        patience: float = PATIENCE,
-        clock: Callable[[], float] = time.monotonic,
-        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
-        self.clock, self.wait = clock, wait
-        self._patience, self._jitter = patience, jitter
-        self._lock, self._moved = threading.Lock(), threading.Condition()
-        # A queue, for a plain lock would go to the thread that just failed again and again.
-        self._queue: deque[object] = deque()
-        self._failures = 0
-        self._until = 0.0  # nothing is sent before
-        self._progress = float("-inf")
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether nobody pauses."""
-        return not self._failures
-
-    @contextmanager
-    def turn(self, stop: threading.Event) -> Iterator[None]:
-        """One request may be sent inside. Raises TransientStoreError if `stop` is set meanwhile."""
-        if not self._failures:
-            _unless(stop)
-            yield
-            return
-        me = object()
-        with self._moved:
-            self._queue.append(me)
-        try:
-            with self._moved:
-                while self._queue[0] is not me:
-                    self._moved.wait(0.5)
-                    _unless(stop)
-            while self._failures and (pause := self._until - self.clock()) > 0:
-                self.rest(stop, pause)
-            _unless(stop)
-            yield
-        finally:
-            with self._moved:
-                self._queue.remove(me)
-                self._moved.notify_all()
-
-    def rest(self, stop: threading.Event, seconds: float | None = None) -> None:
-        """Hold only this thread up: by default the shortest pause, for a batch of which a part got through."""
-        self.wait(stop, self._jitter() * PAUSE_BASE if seconds is None else seconds)
-        _unless(stop)
-
-    def progress(self) -> None:
-        with self._lock:
-            self._failures = 0
-            self._progress = self.clock()
-
-    def trouble(self, error: TransientStoreError, begun: float) -> None:
-        """A request brought nothing. Raises GivenUp once nothing has got through for too long since `begun`."""
-        with self._lock:
-            now = self.clock()
-            waited = now - max(begun, self._progress)
-            if waited > self._patience:
-                raise GivenUp(f"{error}; nothing got through for {waited:.0f} s: run again when it does") from error
-            if self._failures and now < self._until:
-                return  # sent before the pause began
-            self._until = now + self._jitter() * min(PAUSE_CAP, PAUSE_BASE * 2 ** min(self._failures, 16))
-            self._failures += 1
-
-
-def _unless(stop: threading.Event) -> None:
-    if stop.is_set():
-        raise TransientStoreError("the slice was given up")
 
 
 _paces: WeakValueDictionary[tuple[str, ...], Pace] = WeakValueDictionary()
@@ -275,7 +201,7 @@ class Table:
     def lost(self, operation: str, permit: Permit, status: int, code: str) -> None:
         """A request that had leave brought nothing: all pause, if that may pass. `status`: of the answer, 0 if none came; `code`: its name for why."""
         pace, meter = self._pace_of(operation), self._meter_of(operation)
-        is_throttled = code in _THROTTLED
+        is_throttled = code in THROTTLED
         if is_throttled and meter:
             meter.throttled(permit)
         if is_throttled or not 400 <= status < 500:
@@ -332,10 +258,10 @@ class Table:
         while True:
             with pace.turn(stop):  # until it is known what became of it: the next in turn pauses too
                 permit = meter.admit(operation, request, units, stop) if meter else None
-                _unless(stop)
+                unless(stop)
                 begun += permit.waited if permit else 0.0
                 try:
-                    with _sorted_errors(self, operation):
+                    with sorted_errors(self, operation):
                         answer = self._wire.ask(operation, request)
                     self._heard(operation, request, permit, answer)
                     return answer
@@ -351,7 +277,7 @@ class Table:
         """Raises TransientStoreError for an answer that brings nothing."""
         needed = _NEEDED.get(operation, "ResponseMetadata")
         if not isinstance(answer.get(needed), list if needed == "Items" else dict):
-            raise _no_answer(self.words, operation)  # a part of one
+            raise no_answer(self.words, operation)  # a part of one
         meter = self._meter_of(operation)
         if meter and permit:
             meter.answered(operation, request, permit, answer)
@@ -391,7 +317,7 @@ class Table:
     def _limit_by_default(self) -> None:
         """Ask once what the table is provisioned with. Where that cannot be had just now, the request itself will tell why."""
         try:
-            with _sorted_errors(self, "describe_table"):
+            with sorted_errors(self, "describe_table"):
                 described = self.client.describe_table(TableName=self.name).get("Table")
         except TransientStoreError:
             described = None
@@ -445,7 +371,7 @@ class Table:
             request["GlobalSecondaryIndexes"] = [schema]
         try:
             self.call("create_table", **request)
-        except _InUse:
+        except InUse:
             return
 
     def wait_until_active(self) -> dict[str, Any]:
@@ -519,8 +445,8 @@ def _client(address: Address) -> tuple[Any, Any]:
             f"{address.text}: no AWS region. Add ?region=eu-west-1 to the address, set AWS_DEFAULT_REGION, or give the profile one "
             "(AWS_REGION alone is not read by boto3)"
         ) from exc
-    except _NO_CREDENTIALS as exc:
-        raise _no_credentials(address.text, exc) from exc
+    except NO_CREDENTIALS as exc:
+        raise no_credentials(address.text, exc) from exc
     except boto.BotoCoreError as exc:
         raise ConfigError(f"{address.text}: {exc}; check the region, the profile and the AWS_* variables") from exc
     except ValueError as exc:
@@ -540,181 +466,3 @@ def _key_schema(names: tuple[str, ...]) -> list[dict[str, str]]:
 def shape_words(key: tuple[str, ...], index: tuple[str, ...] | None) -> str:
     named = "/".join(key) if len(key) > 1 else f"{key[0]} without a range"
     return named + (f" with index {index[0]}: {'/'.join(filter(None, index[1:]))}" if index else "")
-
-
-# Errors ----------------------------------------------------------------------------------------------------------------
-
-
-def _no_answer(words: str, operation: str) -> TransientStoreError:
-    return TransientStoreError(f"{words}: an answer to {operation} that is not DynamoDB's; check what is between")
-
-
-class GivenUp(StoreError):
-    """Nothing got through for as long as the patience lasts. The cause is the last trouble."""
-
-
-class NoTable(StoreError):
-    """There is no such table."""
-
-
-class _InUse(StoreError):
-    """The table is being made or changed."""
-
-
-class NoCredentials(StoreError):
-    """None could be had."""
-
-
-class NotLetIn(StoreError):
-    """AWS does not accept the credentials; `code` is its name for why."""
-
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class Expired(NotLetIn):
-    """They were good once."""
-
-
-class Denied(StoreError):
-    """The credentials are good and may not do this; `action` is the name that a policy has for it."""
-
-    def __init__(self, message: str, action: str) -> None:
-        super().__init__(message)
-        self.action = action
-
-
-class Unreachable(TransientStoreError):
-    """Nothing answers at the endpoint."""
-
-
-class NoRegion(ConfigError):
-    """No region is configured."""
-
-
-class NoProfile(ConfigError):
-    """There is no profile of that name."""
-
-
-class Throttled(TransientStoreError):
-    """It was too much just now."""
-
-
-class NoSuchCall(StoreError):
-    """The server does not know the operation."""
-
-
-class Refused(StoreError):
-    """The service refuses what the request holds; the message is the service's reason."""
-
-
-class Taken(StoreError):
-    """The condition does not hold; `item` is what is there, where the server says it."""
-
-    def __init__(self, message: str, item: Item | None) -> None:
-        super().__init__(message)
-        self.item = item
-
-
-_PASSING = {
-    "InternalFailure", "InternalServerError", "LimitExceededException", "ReplicatedWriteConflictException",
-    "RequestTimeout", "ServiceUnavailable", "TransactionConflictException", "TransactionInProgressException",
-}  # fmt: skip
-_THROTTLED = {
-    "ProvisionedThroughputExceeded", "ProvisionedThroughputExceededException", "RequestLimitExceeded", "Throttling",
-    "ThrottlingException",
-}  # fmt: skip
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
-_CREDENTIALS = _EXPIRED | {
-    "AuthFailure", "IncompleteSignature", "IncompleteSignatureException", "InvalidAccessKeyId", "InvalidClientTokenId",
-    "InvalidSignatureException", "MissingAuthenticationToken", "MissingAuthenticationTokenException", "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-}  # fmt: skip
-_REFUSED = {"ValidationException", "SerializationException", "ItemCollectionSizeLimitExceededException"}
-_NO_CREDENTIALS = (
-    boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.TokenRetrievalError,
-    boto.NoAuthTokenError, boto.SSOError, boto.UnauthorizedSSOTokenError,
-)  # fmt: skip
-_UNREACHABLE = (
-    boto.ConnectionError, boto.HTTPClientError, boto.ChecksumError, boto.ResponseStreamingError, boto.IncompleteReadError,
-)  # fmt: skip
-
-# Or something else than an answer: botocore's parser says so, or stumbles over it.
-_HALF_AN_ANSWER = (NoAnswer, ResponseParserError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
-
-
-@contextmanager
-def _sorted_errors(table: Table, operation: str) -> Iterator[None]:
-    words = table.words
-    try:
-        yield
-    except boto.ClientError as exc:
-        raise _sorted_answer(exc, table, operation) from exc
-    except _NO_CREDENTIALS as exc:
-        raise _no_credentials(words, exc) from exc
-    except _UNREACHABLE as exc:
-        raise Unreachable(
-            f"{words}: no answer from {table.endpoint} ({type(exc).__name__}); check the endpoint (?endpoint=, AWS_ENDPOINT_URL_DYNAMODB), "
-            "the region and the network"
-        ) from exc
-    except boto.BotoCoreError as exc:
-        raise StoreError(f"{words}: {operation}: {exc}; mend that and run again") from exc
-    except _HALF_AN_ANSWER as exc:
-        raise _no_answer(words, operation) from exc
-
-
-def _no_credentials(words: str, exc: Exception) -> NoCredentials:
-    return NoCredentials(
-        f"{words}: no AWS credentials could be had ({type(exc).__name__}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a "
-        "profile (?profile=NAME), or log in (`aws sso login`); a local server takes any"
-    )
-
-
-def _sorted_answer(exc: Any, table: Table, operation: str) -> StoreError:
-    """An answer that is an error, by what to do next. Messages name what was asked for and never an item."""
-    code, reason = exc.response["Error"].get("Code", ""), exc.response["Error"].get("Message", "")
-    status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    words, action = table.words, table.client.meta.method_to_api_mapping[operation]
-    if code in _THROTTLED:
-        return Throttled(f"{words}: {action}: {code}")
-    if code in _PASSING or status >= 500:
-        return TransientStoreError(f"{words}: {action}: {code}")
-    if code == "ConditionalCheckFailedException":
-        return Taken(f"{words}: {action}: something is there", exc.response.get("Item"))
-    if code == "ResourceNotFoundException":
-        return NoTable(
-            f"{words}: there is no such table in {table.region} at {table.endpoint}; bring it back, or check its name and the region, and run again"
-        )
-    if code == "ResourceInUseException":
-        return _InUse(f"{words}: the table is being made or changed")
-    if code == "UnknownOperationException":
-        return NoSuchCall(f"{words}: the server does not know {action}")
-    if code in _EXPIRED:
-        return Expired(f"{words}: the AWS credentials have expired ({code}); log in anew and run again", code)
-    if code in _CREDENTIALS:
-        return NotLetIn(
-            f"{words}: AWS does not accept these credentials ({code}); check the keys or the profile ({table.profile}), the region "
-            f"({table.region}) and this machine's clock",
-            code,
-        )
-    if code in ("AccessDeniedException", "AccessDenied"):
-        need = f"dynamodb:{action} on the table {table.name}"
-        return Denied(
-            f"{words}: no permission for {need}; allow it in the policy of these credentials", f"dynamodb:{action}"
-        )
-    if code in _REFUSED:
-        return Refused(reason or code)
-    return StoreError(
-        f"{words}: {action}: {code} (HTTP {status}) {reason[:200]}".rstrip(" .") + "; mend that and run again"
-    )
-
-
-@contextmanager
-def planning() -> Iterator[None]:
-    """Before anything was touched, every trouble is one with the plan."""
-    try:
-        yield
-    except StoreError as exc:
-        message = f"{exc}" if not isinstance(exc, Refused) else f"DynamoDB refuses the request: {exc}"
-        raise ConfigError(message) from exc

@@ -20,19 +20,13 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from migrator.adapters.base import Flushed, Reader, Setting, Sink, is_as_it_was, rejected
+from migrator.adapters.dynamodb_errors import Refused, Taken, planning
 from migrator.adapters.dynamodb_items import Items, only, place_of
 from migrator.adapters.dynamodb_oversize import PART_BYTES, Packed
+from migrator.adapters.dynamodb_pace import Pace
 from migrator.adapters.dynamodb_parts import Notes
 from migrator.adapters.dynamodb_plain import Stored
-from migrator.adapters.dynamodb_requests import (
-    THREADS,
-    Pace,
-    Refused,
-    Table,
-    Taken,
-    planning,
-    shape_words,
-)
+from migrator.adapters.dynamodb_requests import THREADS, Table, shape_words
 from migrator.adapters.dynamodb_source import DynamoDBReader
 from migrator.adapters.dynamodb_values import Item, item_size, to_item, write_units
 from migrator.adapters.dynamodb_wire import Puts, key_json

@@ -15,14 +15,10 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Reader, Setting, Source, rejected
+from migrator.adapters.dynamodb_errors import NoSuchCall, NoTable, Refused
 from migrator.adapters.dynamodb_items import FETCH_KEYS, Items, only, place_of, read_item
-from migrator.adapters.dynamodb_requests import (
-    NoSuchCall,
-    NoTable,
-    Pace,
-    Refused,
-    Table,
-)
+from migrator.adapters.dynamodb_pace import Pace
+from migrator.adapters.dynamodb_requests import Table
 from migrator.adapters.dynamodb_values import Item, check_item, from_item, to_item, write_units
 from migrator.errors import RecordError, StoreError, TransientStoreError
 from migrator.kind_layout import Request
