@@ -7,31 +7,24 @@ picklable call that may run twice without harm, so that one piece of code serves
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
-import os
 import random
-import signal
-import sys
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from migrator.adapters import adapter_for
 from migrator.adapters.base import PAGE_ROWS, Reader, Setting, Sink, Source
 from migrator.checkpoint import Checkpoint, State
 from migrator.choice import EVERYTHING, Choice
+from migrator.crew import Crew, Stop
 from migrator.duplicates import Duplicates
-from migrator.errors import AccountError, Interrupted, StoreError, TransientStoreError
+from migrator.errors import AccountError, StoreError, TransientStoreError
 from migrator.layout import Layout
 from migrator.model import (
     FOREIGN,
@@ -59,7 +52,6 @@ WANTED_PARTITIONS = 16
 
 _TRIES = 5
 _SWAPS = 10  # a record that changes more often than that while it is replaced makes the slice be done again
-_YOUNG = 20_000  # objects that come before garbage is looked for
 _NAMED = 20  # foreign items whose place is kept for the report
 
 
@@ -459,7 +451,7 @@ def read_sink_partitions(job: Job, partitions: list[Partition], crew: Crew) -> I
         while waiting or flying:
             while waiting and len(flying) < crew.workers:
                 part = part_of_rate(crew.workers, len(waiting) + len(flying))
-                flying.add(crew.executor.submit(read_sink_partition, job, waiting.popleft(), part))
+                flying.add(crew.submit(read_sink_partition, job, waiting.popleft(), part))
             finished, flying = wait(flying, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in finished)
     finally:
@@ -472,127 +464,6 @@ def part_of_rate(workers: int, left: int) -> float:
     `left` never grows, so that those under way have no more than this each, and all together never more than the whole.
     """
     return 1 / min(workers, left)
-
-
-# Workers ---------------------------------------------------------------------------------------------------------------
-
-
-class Crew:
-    """The workers of a run: threads, or spawned processes that die with the coordinator.
-
-    A worker process watches a pipe to the coordinator and ends at once when that closes (on Linux the kernel kills it, too), holds a lock that a
-    resumed run waits for, and leaves Ctrl-C to the coordinator.
-    """
-
-    def __init__(self, workers: int, processes: bool, state: State, executor: Executor | None = None) -> None:
-        self.workers = workers
-        self._ours: Connection | None = None
-        self._is_given = executor is not None
-        if executor is not None:
-            self.executor = executor
-        elif processes and workers > 1:
-            context = multiprocessing.get_context("spawn")
-            theirs, self._ours = context.Pipe(duplex=False)
-            self.executor = ProcessPoolExecutor(
-                workers,
-                mp_context=context,
-                initializer=_start_worker,
-                initargs=(theirs, str(state.path.parent), state.name, os.getpid()),
-            )
-            with _deaf_to_ctrl_c():
-                for _ in range(workers):
-                    self.executor.submit(int)  # each starts one
-        else:
-            self.executor = ThreadPoolExecutor(workers, thread_name_prefix="migrator")
-
-    def end_at_once(self) -> None:
-        """End worker processes now, whatever they do."""
-        if self._ours is not None:
-            self._ours.close()
-
-    def close(self) -> None:
-        if not self._is_given:
-            self.executor.shutdown(wait=True, cancel_futures=True)
-        self.end_at_once()
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes that are started inside never hear it, not even before they have come to ignore it: they would leave tracebacks."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # or it would be started within, and unblock what is blocked
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def collect_rarely() -> Callable[[], None]:
-    """Look for cyclic garbage less often: records hold no cycles, and to look at them all the time takes a tenth of a run. What it gives ends that.
-
-    What somebody has set by choice stays.
-    """
-    before = gc.get_threshold()
-    if 0 < before[0] < _YOUNG:
-        gc.set_threshold(_YOUNG, *before[1:])
-    return partial(gc.set_threshold, *before)
-
-
-def _start_worker(pipe: Connection, state_root: str, state_name: str, coordinator: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _open.__dict__["lock"] = State(Path(state_root), state_name).hold_worker_lock()
-    if sys.platform == "linux":
-        import ctypes
-
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
-    collect_rarely()
-    if os.getppid() != coordinator:
-        os._exit(1)
-
-
-def _end_with(pipe: Connection) -> None:
-    with suppress(EOFError, OSError):
-        pipe.recv_bytes()
-    os._exit(1)
-
-
-class Stop:
-    """Ctrl-C and SIGTERM: the first lets the slices in flight finish, the second ends at once."""
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-        self.on_first: Callable[[], None] = lambda: None
-        self.on_second: Callable[[], None] = lambda: None
-
-    @contextmanager
-    def listening(self) -> Iterator[Stop]:
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        before = {number: signal.signal(number, self._heard) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _heard(self, number: int, _frame: object) -> None:
-        if self.signal_number is not None:
-            self.on_second()
-            os._exit(128 + number)
-        self.signal_number = number
-        self.on_first()
-
-    def check(self) -> None:
-        """Raises Interrupted if a signal has come."""
-        if self.signal_number is not None:
-            raise Interrupted("stopped by a signal", self.signal_number)
 
 
 # The loop --------------------------------------------------------------------------------------------------------------
@@ -634,7 +505,7 @@ def copy(
             careful = turn in perhaps_begun
             perhaps_begun.discard(turn)
             arguments = (job, turn, at.partition, at.cursor, at.slices, careful, most, part)
-            flying[crew.executor.submit(copy_slice, *arguments)] = turn
+            flying[crew.submit(copy_slice, *arguments)] = turn
         if not flying:
             break
         finished, _ = wait(flying, timeout=0.5, return_when=FIRST_COMPLETED)

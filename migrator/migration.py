@@ -15,14 +15,13 @@ from migrator import proof as proofs
 from migrator.adapters.base import Reader, Sink, Source
 from migrator.binding import reading
 from migrator.checkpoint import Checkpoint, Progress
+from migrator.crew import Crew, Stop
 from migrator.duplicates import Duplicates
 from migrator.engine import (
     SLICE_ROWS,
     WANTED_PARTITIONS,
-    Crew,
     Job,
     SliceResult,
-    Stop,
     copy,
     read_sink_partition,
     read_sink_partitions,

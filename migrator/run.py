@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from migrator.adapters.base import Sink, Source
 from migrator.checkpoint import State, state_root
+from migrator.crew import collect_rarely
 from migrator.duplicates import Duplicates
-from migrator.engine import collect_rarely
 from migrator.errors import MigratorError
 from migrator.options import Options
 from migrator.plan import Plan, make_plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -26,12 +27,11 @@ from migrator.adapters import memory
 from migrator.adapters.base import Flushed
 from migrator.checkpoint import Checkpoint, Progress, State
 from migrator.choice import Choice, User
+from migrator.crew import Crew, Stop, collect_rarely
 from migrator.duplicates import Duplicates
 from migrator.engine import (
-    Crew,
     Job,
     SliceResult,
-    Stop,
     Weights,
     copy,
     copy_slice,
@@ -943,7 +943,7 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(
 ) -> None:
     stop, heard = Stop(), list[Any]()
     stop.on_first, stop.on_second = lambda: heard.append("first"), lambda: heard.append("second")
-    monkeypatch.setattr("migrator.engine.os._exit", heard.append)
+    monkeypatch.setattr("migrator.crew.os._exit", heard.append)
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     stop.check()
     with stop.listening() as given:
@@ -1052,6 +1052,35 @@ def test_a_worker_process_ends_at_sigterm(bench: Bench) -> None:
         worker.wait(60)
     finally:
         crew.close()
+
+
+def test_a_worker_process_that_does_not_end_by_itself_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it would wait for ever for the lock of a queue that another one held when it was killed."""
+    monkeypatch.setattr("migrator.crew._PATIENCE", 0.1)
+    crew = Crew(2, True, bench.state)
+    worker = psutil.Process(crew.executor.submit(os.getpid).result(timeout=120))
+    busy = [crew.executor.submit(time.sleep, 1000) for _ in range(2)]
+    while not all(future.running() for future in busy):
+        time.sleep(0.01)
+    crew.close()
+    assert not worker.is_running()
+
+
+def test_garbage_is_collected_as_before_when_the_last_of_several_runs_has_ended() -> None:
+    before = gc.get_threshold()
+    first, second = collect_rarely(), collect_rarely()
+    first()
+    assert gc.get_threshold()[0] > before[0]
+    second()
+    assert gc.get_threshold() == before
+
+
+def test_a_crew_is_closed_when_what_is_at_work_has_ended(bench: Bench) -> None:
+    for processes in (False, True):
+        crew = Crew(2, processes, bench.state)
+        slow, quick = crew.submit(time.sleep, 0.3), crew.submit(os.getpid)
+        crew.close()
+        assert slow.result(timeout=0) is None and quick.result(timeout=0) > 0
 
 
 def test_a_worker_process_is_deaf_to_ctrl_c_from_its_first_moment(bench: Bench) -> None:
