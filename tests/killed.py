@@ -32,6 +32,7 @@ import migrator.adapters.base as base
 
 base.PAGE_ROWS = int(os.environ.get("KILLED_PAGE", "25"))  # before the adapters read it: little data makes many slices
 
+import migrator.adapters.dynamodb_sink as dynamodb_sink  # noqa: E402
 import migrator.adapters.json_source as json_source  # noqa: E402
 import migrator.adapters.sql_source as sql_source  # noqa: E402
 import migrator.cutting_over as cutting_over  # noqa: E402
@@ -43,6 +44,7 @@ engine.SLICE_PAGES = 1
 sql_source._PARTITION_ROWS = base.PAGE_ROWS
 json_source._PARTITION_BYTES = 400 * base.PAGE_ROWS
 migration.SLICE_ROWS = base.PAGE_ROWS
+dynamodb_sink.BATCH_PARTS = int(os.environ.get("KILLED_PARTS", dynamodb_sink.BATCH_PARTS))  # sent at once
 
 ROOM = ("write", "sqlite", "fsync", "mkdir", "link")
 """What a full disk refuses."""

@@ -75,10 +75,10 @@ class Killer:
 
 
 @contextmanager
-def killing(page: int) -> Iterator[Killer]:
-    """A process that forks command lines; pages and slices have `page` records."""
+def killing(page: int, **more: str) -> Iterator[Killer]:
+    """A process that forks command lines; pages and slices have `page` records. `more`: other variables that `killed.py` asks for."""
     script = str(Path(__file__).parent / "killed_often.py")
-    environment = os.environ | {"KILLED_PAGE": str(page)}
+    environment = os.environ | {"KILLED_PAGE": str(page), **more}
     with subprocess.Popen(
         [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:

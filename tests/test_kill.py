@@ -309,7 +309,7 @@ def test_steps_are_counted_within_sqlite_too(killer: Killer, between: proxy.Prox
 # From outside, in the middle ---------------------------------------------------------------------------------------------
 
 
-FACTS = 500
+FACTS = 300
 
 
 def begin(folder: Path, address: str) -> subprocess.Popen[str]:

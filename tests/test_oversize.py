@@ -9,10 +9,7 @@ import gzip
 import json
 import os
 import random
-import signal
 import sqlite3
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -23,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kills
 import migrator
 from migrator import Options, Report
 from migrator.adapters import dynamodb_oversize as oversize
@@ -231,39 +229,28 @@ def test_the_largest_record_that_travels_at_all_travels_in_parts(
 
 # Killed ----------------------------------------------------------------------------------------------------------------
 
-_DEADLY = """
-import os, signal, sys
-from migrator.adapters import dynamodb_requests, dynamodb_sink
-dynamodb_sink.BATCH_PARTS = 1
-last, seen = int(sys.argv.pop(1)), 0
-plain = dynamodb_requests.Table._sent
-def deadly(self, pace, operation, *args):
-    global seen
-    if operation in ("put_item", "delete_item", "batch_write_item"):
-        seen += 1
-        if seen == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return plain(self, pace, operation, *args)
-dynamodb_requests.Table._sent = deadly
-from migrator.cli import main
-main()
-"""
+
+@pytest.fixture(scope="module")
+def part_by_part() -> Iterator[kills.Killer]:
+    """Parts are sent one at a time, so that a death comes between any two."""
+    with kills.killing(100, KILLED_PARTS="1") as killer:
+        yield killer
 
 
-def killed_at(step: int, source: Path, address: str, states: Path, *more: str) -> bool:
+def killed_at(killer: kills.Killer, step: int, source: Path, address: str, states: Path, *more: str) -> bool:
     """Whether it was killed before its write number `step`; else it has ended by itself."""
-    command = [sys.executable, "-c", _DEADLY, str(step), "migrate", str(source), address, "--state", str(states)]
-    command += ["--mapping", V1, "--oversize", "split", "--workers", "1", "--create", *more]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}, timeout=300)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode != 0
+    args = ("migrate", str(source), address, "--state", str(states), *more)
+    args += ("--mapping", V1, "--oversize", "split", "--workers", "1", "--create")
+    ended = killer.run(source.parent, *args, nth=step, sorts=["send"])
+    assert ended.code in (0, kills.KILLED), ended.err
+    return ended.code != 0
 
 
 @pytest.mark.parametrize(
     "before", [pytest.param("nothing", marks=LONG), "other parts", pytest.param("small", marks=LONG)]
 )
 def test_killed_before_any_write_and_resumed_it_ends_as_if_it_had_not_been(
-    before: str, dynamodb_local_endpoint: str, tmp_path: Path
+    before: str, part_by_part: kills.Killer, dynamodb_local_endpoint: str, tmp_path: Path
 ) -> None:
     # Written in this order, that of their keys' digests: a batch before the record in parts, and one behind it.
     new = chat(tmp_path / "new.json", {"short": {"n": 1}, "huge": noise(900_000), "small": []})
@@ -282,14 +269,17 @@ def test_killed_before_any_write_and_resumed_it_ends_as_if_it_had_not_been(
                     str(old), table.address, Options(mapping=V1, oversize="split", create=True, state=str(states))
                 )
             more = ("--existing", options.existing)
-            if not killed_at(step, new, table.address, states, *more):
+            if not killed_at(part_by_part, step, new, table.address, states, *more):
                 clean = clean or table.items()
                 assert table.items() == clean
                 if step:
                     break
                 continue
             # Whoever reads now finds whole records, the old or the new.
-            if step > 1 or before != "nothing":
+            is_begun = (
+                step > 1 or before != "nothing"
+            )  # not when the first of all writes, to make the table, is what it died before
+            if is_begun:
                 state = Options(state=str(tmp_path / f"back-{step}"), allow_empty=True)
                 back = migrator.migrate(table.address, str(tmp_path / f"back-{step}.jsonl"), state)
                 assert back.rejected == 0
@@ -298,7 +288,7 @@ def test_killed_before_any_write_and_resumed_it_ends_as_if_it_had_not_been(
                 table.address,
                 Options(**{**options.to_plain(), "kinds": (), "foreign": (), "state": str(states)}),
             )
-            assert (resumed.outcome, resumed.proven, resumed.resumed) == ("done", "digest", step > 0)
+            assert (resumed.outcome, resumed.proven, resumed.resumed) == ("done", "digest", is_begun)
             assert table.items() == clean
         finally:
             table.drop()

@@ -175,6 +175,7 @@ def test_a_chat_with_fifty_users_is_rescued_while_it_runs_and_goes_on_on_sqlite(
             while not is_over.is_set():
                 said += 1
                 await say(v11, USERS[said % 50], 1000 + said)
+                await asyncio.sleep(0.001)  # a chat waits for its people, and leaves the machine to others
 
         writer = asyncio.create_task(write())
         await asyncio.sleep(0.02)
