@@ -21,8 +21,7 @@ import killed  # small pages, small slices
 import migrator.adapters.sql_sink
 import migrator.console  # noqa: F401
 from migrator import addresses, cli, mapping_file
-from migrator.adapters import dynamodb_requests
-from migrator.model import Address
+from migrator.adapters import dynamodb_client
 
 
 def _warm() -> None:
@@ -33,29 +32,15 @@ def _warm() -> None:
     killed.sqlite_library()
 
 
-_make_client = dynamodb_requests._client
-_clients: dict[str, Any] = {}
-
-
-def _client(address: Address) -> Any:
-    """One client for all that a process opens at an endpoint: to make one takes longer than the whole run."""
-    name = json.dumps(address.options, sort_keys=True)
-    if name not in _clients:
-        _clients[name] = _make_client(address)
-    return _clients[name]
-
-
-dynamodb_requests._client = _client
-dynamodb_requests.Wire = functools.cache(
-    dynamodb_requests.Wire
-)  # it listens to its client, and twice is once too often
+_clients: dict[str, dynamodb_client.Client] = {}
 
 
 def _expect(args: list[str]) -> None:
-    """Have the clients for a command line's tables made before it is forked."""
+    """Have the clients for a command line's tables made before it is forked: to make one takes longer than the whole run."""
     for text in args:
         if text.startswith("dynamodb://"):
-            _client(addresses.parse(text))
+            address = addresses.parse(text)
+            _clients[json.dumps(address.options, sort_keys=True)] = dynamodb_client.client_of(address)
 
 
 def _run(order: dict[str, Any], death: killed.Order, files: dict[int, Path]) -> None:

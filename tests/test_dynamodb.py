@@ -911,17 +911,21 @@ def test_few_segments_for_a_small_table(
     sink.close()
 
 
-def test_tables_that_are_open_at_once_share_a_session_and_none_outlives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_that_are_open_at_once_share_a_client_and_none_outlives_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who logs in anew between two runs of one process is let in with what is there then."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "first")
     here = Address("dynamodb", "dynamodb", "dynamodb://here", "here", {"region": "eu-west-1"})
     first, second = Table(here), Table(here)
-    assert first._session is second._session
+    assert first.client is second.client
+    elsewhere = Table(Address("dynamodb", "dynamodb", "dynamodb://here", "here", {"region": "eu-west-2"}))
+    assert elsewhere.client is not first.client and elsewhere.client.session is first.client.session
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "second")
     third = Table(here)
-    assert third._session is not first._session
-    assert third._session.get_credentials().access_key == "second"
-    gone = weakref.ref(first._session)
-    del first, second
+    assert third.client is not first.client
+    assert third.client.session.get_credentials().access_key == "second"
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert Table(here).client is not third.client
+    gone = weakref.ref(first.client.session)
+    del first, second, elsewhere
     gc.collect()
     assert gone() is None

@@ -205,8 +205,8 @@ def test_headers_are_those_of_boto3_but_for_its_counters(
 
 def test_credentials_are_those_of_the_moment(table: Served, sink: DynamoDBSink) -> None:
     """Each request asks boto3's own, which are refreshed when botocore finds it time."""
-    direct = sink._table.direct()
-    assert direct.credentials.__self__ is sink._table._session.get_credentials()
+    direct = sink._table.client.direct(sink._table.name)
+    assert direct.credentials.__self__ is sink._table.client.session.get_credentials()
     made = itertools.count()
     rotating = direct._replace(credentials=lambda: ReadOnlyCredentials(f"key-{next(made)}", "s", f"token-{next(made)}"))
     lane = dynamodb_fast.Lane(sink._table, rotating)
@@ -238,7 +238,7 @@ def test_tables_written_fast_by_boto3_with_our_bodies_and_by_boto3_alone_are_equ
         if way != "fast":
             sink._before_lane = 1 << 30
             sink._opened_lane = lambda: None  # type: ignore[method-assign]
-        sink._table._wire._is_plain = way == "boto3"
+        sink._table.client.wire._is_plain = way == "boto3"
         assert put_rows(sink, rows).rejects == []
         items = Puts(map(item_json, items_of_many_types()))
         left: list[Any] = []

@@ -27,6 +27,7 @@ from kills import account, make_chat
 from migrator import cli, engine
 from migrator.adapters import (
     base,
+    dynamodb_client,
     dynamodb_governor,
     dynamodb_pace,
     dynamodb_requests,
@@ -76,7 +77,7 @@ def _small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dynamodb_governor, "_LEAST_STEP", 10_000.0)  # back at full speed soon after it was throttled
     monkeypatch.setattr(dynamodb_pace, "PAUSE_BASE", 0.001)
     monkeypatch.setattr(dynamodb_pace, "PAUSE_CAP", 0.05)
-    monkeypatch.setattr(dynamodb_requests, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(dynamodb_client, "ANSWER_SECONDS", 1)
 
 
 @dataclass

@@ -44,10 +44,10 @@ class DynamoDBAdapter:
         """ARN, endpoint and profile, for the plan. Of a table that is not there yet the account is not known: `*`."""
         with planning(), closing(Table(address, PLAN_PATIENCE)) as table:
             described = table.describe()
-            meta = table.client.meta
+            meta = table.client.boto.meta
             made = f"arn:{meta.partition}:dynamodb:{meta.region_name}:*:table/{table.name}"
             arn = described.get("TableArn", made) if described else made
-            return f"{arn} at {table.endpoint} (profile {table.profile})"
+            return f"{arn} at {table.endpoint} (profile {table.client.profile})"
 
     def source(self, address: Address, setting: Setting, snapshot: Snapshot | None = None) -> Source:
         return DynamoDBSource(address, setting)

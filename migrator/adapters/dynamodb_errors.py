@@ -23,11 +23,8 @@ class Asked(Protocol):
     name: str
     words: str
     endpoint: str
-    profile: str
+    region: str
     client: Any
-
-    @property
-    def region(self) -> str: ...
 
 
 def no_answer(words: str, operation: str) -> TransientStoreError:
@@ -160,7 +157,7 @@ def _sorted_answer(exc: Any, table: Asked, operation: str) -> StoreError:
     """An answer that is an error, by what to do next. Messages name what was asked for and never an item."""
     code, reason = exc.response["Error"].get("Code", ""), exc.response["Error"].get("Message", "")
     status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    words, action = table.words, table.client.meta.method_to_api_mapping[operation]
+    words, action = table.words, table.client.boto.meta.method_to_api_mapping[operation]
     if code in THROTTLED:
         return Throttled(f"{words}: {action}: {code}")
     if code in _PASSING or status >= 500:
@@ -179,7 +176,7 @@ def _sorted_answer(exc: Any, table: Asked, operation: str) -> StoreError:
         return Expired(f"{words}: the AWS credentials have expired ({code}); log in anew and run again", code)
     if code in _CREDENTIALS:
         return NotLetIn(
-            f"{words}: AWS does not accept these credentials ({code}); check the keys or the profile ({table.profile}), the region "
+            f"{words}: AWS does not accept these credentials ({code}); check the keys or the profile ({table.client.profile}), the region "
             f"({table.region}) and this machine's clock",
             code,
         )

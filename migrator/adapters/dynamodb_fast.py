@@ -20,9 +20,10 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from migrator.adapters import dynamodb_requests
+from migrator.adapters import dynamodb_client
+from migrator.adapters.dynamodb_client import Direct
 from migrator.adapters.dynamodb_governor import Permit
-from migrator.adapters.dynamodb_requests import Direct, Table
+from migrator.adapters.dynamodb_requests import Table
 from migrator.adapters.dynamodb_values import Item
 from migrator.adapters.dynamodb_wire import Puts, body_of
 
@@ -40,7 +41,7 @@ Done = Callable[[list[Item] | None], None]
 
 def opened(table: Table) -> Lane | None:
     """None where boto3 has to do it: in a thread that runs an event loop already, or where `Table.direct` is none."""
-    direct = None if _is_in_loop() else table.direct()
+    direct = None if _is_in_loop() else table.client.direct(table.name)
     return Lane(table, direct) if direct is not None else None
 
 
@@ -137,7 +138,7 @@ async def _session(direct: Direct) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=direct.tls or True),
         timeout=aiohttp.ClientTimeout(
-            total=None, sock_connect=dynamodb_requests.CONNECT_SECONDS, sock_read=dynamodb_requests.ANSWER_SECONDS
+            total=None, sock_connect=dynamodb_client.CONNECT_SECONDS, sock_read=dynamodb_client.ANSWER_SECONDS
         ),
         headers={"Accept-Encoding": "identity"},
         skip_auto_headers=("Accept",),

@@ -84,7 +84,7 @@ def _silent(table: Table) -> Finding:
     seen = f"nothing answers at {table.endpoint}"
     if _is_local(table):
         return Finding("endpoint", "fault", seen, "unset AWS_ENDPOINT_URL_DYNAMODB AWS_ENDPOINT_URL")
-    known = table.known_regions()
+    known = table.client.known_regions()
     if table.region in known:
         return Finding("endpoint", "fault", seen, "check the network and the proxy")
     (near,) = difflib.get_close_matches(table.region, known, 1) or _GUESSES[:1]
@@ -99,14 +99,14 @@ def _from_the_door(table: Table, address: Address) -> Iterator[Finding]:
         yield _none()
         return
     except Expired:
-        yield Finding("credentials", "fault", f"they have expired (profile {table.profile})", "aws sso login")
+        yield Finding("credentials", "fault", f"they have expired (profile {table.client.profile})", "aws sso login")
         return
     except NotLetIn as exc:
-        seen = f"AWS does not accept them: {_code(exc)} (from {table.credentials()}, profile {table.profile})"
+        seen = f"AWS does not accept them: {_code(exc)} (from {table.client.credentials()}, profile {table.client.profile})"
         yield Finding("credentials", "fault", seen, "aws sts get-caller-identity")
         return
     except Denied as exc:
-        yield Finding("credentials", "well", f"from {table.credentials()}")
+        yield Finding("credentials", "well", f"from {table.client.credentials()}")
         yield _denied([exc.action], table, f"arn:aws:dynamodb:{table.region}:*:table/{table.name}")
         return
     except StoreError as exc:
@@ -115,7 +115,7 @@ def _from_the_door(table: Table, address: Address) -> Iterator[Finding]:
         else:
             yield Finding("endpoint", "fault", str(exc), "run again; if it stays so, ask whoever runs the endpoint")
         return
-    yield Finding("credentials", "well", f"from {table.credentials()}")
+    yield Finding("credentials", "well", f"from {table.client.credentials()}")
     yield Finding("endpoint", "well", table.endpoint)
     if described is None:
         yield _missing(table, address)

@@ -1,56 +1,37 @@
-"""One DynamoDB table, asked and told: the client, its calls, and what repeats them.
+"""One DynamoDB table, asked and told: the calls, and what repeats them.
 
-Knows boto3: credentials, regions, endpoints. Repeats what was throttled, left unprocessed or lost on the way, so that nothing is left out; what must not
-be repeated it raises. Leaves when to try again to `dynamodb_pace`, what an answer that is an error means to `dynamodb_errors`, what an item holds to
+Repeats what was throttled, left unprocessed or lost on the way, so that nothing is left out; what must not
+be repeated it raises. Leaves boto3, its credentials and endpoints to `dynamodb_client`, when to try again to `dynamodb_pace`, what an answer that is an error means to `dynamodb_errors`, what an item holds to
 `dynamodb_values`, and what is asked for, and when, to the source and the sink.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 from weakref import WeakValueDictionary
 
-import boto3
-import botocore.loaders
-import botocore.session
-from botocore import exceptions as boto
-from botocore.config import Config
-from botocore.httpsession import get_cert_path
-from botocore.utils import get_environ_proxies
-
+from migrator.adapters.dynamodb_client import client_of
 from migrator.adapters.dynamodb_errors import (
-    NO_CREDENTIALS,
     THROTTLED,
     InUse,
-    NoProfile,
-    NoRegion,
     NoTable,
     Throttled,
     no_answer,
-    no_credentials,
     sorted_errors,
 )
 from migrator.adapters.dynamodb_governor import QUARTER, READS, WRITES, Governor, Meter, Permit, provisioned
 from migrator.adapters.dynamodb_pace import PATIENCE, Pace, unless
-from migrator.adapters.dynamodb_signing import Frozen, Signer, Unlike
-from migrator.adapters.dynamodb_wire import Wire
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.model import Address, Record, Shape
 
 THREADS = 4  # requests at once, to hide latency
 
 PLAN_PATIENCE = 3.0  # seconds without any progress after which a call gives up while a person waits for the plan
-CONNECT_SECONDS = 5
-ANSWER_SECONDS = 30  # after which an answer that does not come is asked for again
 
 
 _paces: WeakValueDictionary[tuple[str, ...], Pace] = WeakValueDictionary()
@@ -64,15 +45,6 @@ def _shared_pace(*name: str) -> Pace:
         if pace is None:
             pace = _paces[name] = Pace()
         return pace
-
-
-class Direct(NamedTuple):
-    """What it takes to send batches to a table as boto3 does, without it."""
-
-    url: str
-    signer: Signer
-    credentials: Callable[[], Frozen]
-    tls: ssl.SSLContext | None
 
 
 _meters: WeakValueDictionary[tuple[str, ...], Meter] = WeakValueDictionary()
@@ -104,12 +76,8 @@ class Table:
     ) -> None:
         self.name = address.name
         self.words = address.text
-        self._session, self.client = _client(address)
-        self._named = address.options.get("profile")
-        self._wire = Wire(self.client)
-        self.profile: str = self._session.profile_name
-        url = urlsplit(self.client.meta.endpoint_url)
-        self.endpoint = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"  # never a password
+        self.client = client_of(address)
+        self.endpoint, self.region = self.client.endpoint, self.client.region
         own = Pace(patience) if patience is not None else pace
         self._read = own or _shared_pace(self.endpoint, self.region, self.name, "read")
         self._write = own or _shared_pace(self.endpoint, self.region, self.name, "write")
@@ -123,20 +91,6 @@ class Table:
         self._meters_lock = threading.Lock()
         self._stop = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
-
-    @property
-    def region(self) -> str:
-        return str(self.client.meta.region_name)
-
-    def credentials(self) -> str:
-        """Where they come from, in boto3's words (`env`, `shared-credentials-file`, `iam-role`); never what they are."""
-        found = self._session.get_credentials()
-        return str(found.method) if found is not None else "nowhere"
-
-    def known_regions(self) -> list[str]:
-        """All that this version of boto3 knows; AWS may have newer ones."""
-        partitions = self._session.get_available_partitions()
-        return [name for each in partitions for name in self._session.get_available_regions("dynamodb", each)]
 
     @property
     def pool(self) -> ThreadPoolExecutor:
@@ -154,31 +108,8 @@ class Table:
         self._stop.set()
         if self._pool is not None:
             self._pool.shutdown()
-        self.client.close()
 
     # as another client sends it
-
-    def direct(self) -> Direct | None:
-        """None where only boto3 knows the way: proxies, endpoint discovery, no credentials, or requests that are not as we know them."""
-        url, of_session = (
-            self.client.meta.endpoint_url,
-            botocore.session.Session(profile=self._named).get_config_variable,
-        )
-        is_found_out = str(of_session("endpoint_discovery_enabled")).lower() == "true"
-        if is_found_out or get_environ_proxies(url).get(urlsplit(url).scheme):
-            return None
-        try:
-            pattern, credentials = self._wire.pattern(self.name), self._session.get_credentials()
-            if pattern is None or credentials is None:
-                return None
-            signer = Signer(pattern, credentials.get_frozen_credentials())
-            tls = None
-            if pattern.url.startswith("https:"):
-                bundle = of_session("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
-                tls = ssl.create_default_context(cafile=bundle or get_cert_path(True))
-        except (boto.BotoCoreError, boto.ClientError, Unlike, OSError):
-            return None  # boto3 itself tells what is wrong
-        return Direct(pattern.url, signer, credentials.get_frozen_credentials, tls)
 
     def leave(self, operation: str, units: float) -> Permit | None:
         """Leave to send one request at once; None if it would have to wait for its turn, as in `batches`."""
@@ -262,7 +193,7 @@ class Table:
                 begun += permit.waited if permit else 0.0
                 try:
                     with sorted_errors(self, operation):
-                        answer = self._wire.ask(operation, request)
+                        answer = self.client.wire.ask(operation, request)
                     self._heard(operation, request, permit, answer)
                     return answer
                 except TransientStoreError as exc:
@@ -318,7 +249,7 @@ class Table:
         """Ask once what the table is provisioned with. Where that cannot be had just now, the request itself will tell why."""
         try:
             with sorted_errors(self, "describe_table"):
-                described = self.client.describe_table(TableName=self.name).get("Table")
+                described = self.client.boto.describe_table(TableName=self.name).get("Table")
         except TransientStoreError:
             described = None
         except StoreError:
@@ -397,61 +328,6 @@ _NEEDED = _LEFTOVER | {
 
 def _count(request_items: dict[str, Any]) -> int:
     return sum(len(each["Keys"] if isinstance(each, dict) else each) for each in request_items.values())
-
-
-@cache
-def _service_models() -> Any:
-    """One loader for all clients of the process: to parse DynamoDB's service model again takes a quarter of a second each."""
-    return botocore.loaders.Loader()
-
-
-_sessions: WeakValueDictionary[tuple[object, ...], Any] = WeakValueDictionary()
-_sessions_lock = threading.Lock()  # a session makes one client at a time
-
-
-def _shared_session(profile: str | None) -> Any:
-    """One for all the stores that are open under one profile and one environment: to make it takes longer than a client. Gone with the last of them."""
-    name = profile, *sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
-    session = _sessions.get(name)
-    if session is None:
-        own = botocore.session.Session(profile=profile)
-        own.register_component("data_loader", _service_models())
-        session = _sessions[name] = boto3.Session(botocore_session=own)
-    return session
-
-
-def _client(address: Address) -> tuple[Any, Any]:
-    """Raises ConfigError if the address, the profile or the region do not make one."""
-    options = address.options
-    config = Config(
-        retries={"total_max_attempts": 1},  # `Pace` repeats
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=ANSWER_SECONDS,
-        max_pool_connections=THREADS + 1,
-        parameter_validation=False,
-        tcp_keepalive=True,
-        user_agent="migrator",  # else it is put together anew for each request
-    )
-    try:
-        with _sessions_lock:
-            session = _shared_session(options.get("profile"))
-            client = session.client(
-                "dynamodb", region_name=options.get("region"), endpoint_url=options.get("endpoint"), config=config
-            )
-    except boto.ProfileNotFound as exc:
-        raise NoProfile(f"{address.text}: {exc}; see `aws configure list-profiles`") from exc
-    except boto.NoRegionError as exc:
-        raise NoRegion(
-            f"{address.text}: no AWS region. Add ?region=eu-west-1 to the address, set AWS_DEFAULT_REGION, or give the profile one "
-            "(AWS_REGION alone is not read by boto3)"
-        ) from exc
-    except NO_CREDENTIALS as exc:
-        raise no_credentials(address.text, exc) from exc
-    except boto.BotoCoreError as exc:
-        raise ConfigError(f"{address.text}: {exc}; check the region, the profile and the AWS_* variables") from exc
-    except ValueError as exc:
-        raise ConfigError(f"{address.text}: the endpoint is no whole URL, such as http://localhost:8000") from exc
-    return session, client
 
 
 def _key_names(schema: list[dict[str, str]]) -> tuple[str, str]:
