@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import math
@@ -53,38 +54,58 @@ TYPED: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+# Made once: a strategy that is made for each draw is checked for each.
+_COIN, _OF_TEN, _OF_FIVE = st.booleans(), st.integers(0, 9), st.integers(0, 4)
+_NULLABLE = {sort: st.none() | values for sort, values in TYPED.items()}
+_UNKNOWN = st.dictionaries(st.sampled_from(["mood", "x", "GSI2PK", "Ünï"]), TYPED["json"], max_size=2)
+_TTL = st.integers(0, 2**40)
+
+
 @st.composite
 def records(draw: st.DrawFn, kind: Kind) -> Record:
     """Any record of a kind: fields absent, NULL, or of their type, and sometimes unknown ones."""
     record: Record = {}
     for field in kind.fields:
-        choice = draw(st.integers(0, 9))
+        choice = draw(_OF_TEN)
         if choice == 0 and field.name not in kind.identity:
             continue
         record[field.name] = None if choice == 1 else draw(TYPED[field.type])
-    return record | draw(st.dictionaries(st.sampled_from(["mood", "x", "GSI2PK", "Ünï"]), TYPED["json"], max_size=2))
+    return record | draw(_UNKNOWN)
+
+
+_strategies: dict[tuple[Any, int], Any] = {}
+
+
+def once(strategy: Any, of: object) -> Any:
+    """What a strategy makes of something that lives as long as the module."""
+    return _strategies.setdefault((strategy, id(of)), strategy(of))
+
+
+@functools.cache
+def _one_of(names: tuple[str, ...]) -> st.SearchStrategy[str]:
+    return st.sampled_from(names)
 
 
 @st.composite
 def items(draw: st.DrawFn, layout: Layout) -> tuple[str, Record]:
     """Any item that a table could hold of a kind: its key right or not, its index attributes right, wrong or missing."""
-    name = draw(st.sampled_from(sorted(layout.kinds)))
+    name = draw(_one_of(tuple(sorted(layout.kinds))))
     spec = layout.kinds[name]
     item: Record = {}
     for spot in spec.places:
-        if spot.attribute in spec.marks or draw(st.integers(0, 4)):
-            item[spot.attribute] = draw(st.none() | TYPED[spot.field.type])
+        if spot.attribute in spec.marks or draw(_OF_FIVE):
+            item[spot.attribute] = draw(_NULLABLE[spot.field.type])
     for key in spec.keys + spec.index:
         try:
             made = key.render(spec.kind, item | {"user_id": item.get("user_id", "ana")})
         except RecordError:
             made = draw(WORDS)
-        item[key.attribute] = draw(st.just(made) | WORDS)
-        if key.optional and draw(st.booleans()):
+        item[key.attribute] = made if draw(_COIN) else draw(WORDS)
+        if key.optional and draw(_COIN):
             del item[key.attribute]
-    if draw(st.booleans()):
-        item["TTL"] = draw(st.integers(0, 2**40))
-    return name, item | draw(st.dictionaries(st.sampled_from(["mood", "x", "GSI2PK"]), TYPED["json"], max_size=2))
+    if draw(_COIN):
+        item["TTL"] = draw(_TTL)
+    return name, item | draw(_UNKNOWN)
 
 
 def read(layout: Layout, item: Record, kind: str | None = None) -> Row:
@@ -119,7 +140,7 @@ def items_of(path: Path) -> list[Record]:
 @pytest.mark.parametrize("layout", TABLES, ids=lambda layout: layout.id)
 @given(data=st.data())
 def test_an_item_read_and_written_is_the_same_item(layout: Layout, data: st.DataObject) -> None:
-    kind, item = data.draw(items(layout))
+    kind, item = data.draw(once(items, layout))
     row = layout.read(item, "place")
     assert isinstance(row, Row), row
     assert row.kind == kind
@@ -129,7 +150,7 @@ def test_an_item_read_and_written_is_the_same_item(layout: Layout, data: st.Data
 @pytest.mark.parametrize("layout", TABLES, ids=lambda layout: layout.id)
 @given(data=st.data())
 def test_an_item_travels_through_json_lines_and_is_the_same_item(layout: Layout, data: st.DataObject) -> None:
-    _, item = data.draw(items(layout))
+    _, item = data.draw(once(items, layout))
     row = MAPPING.layout_for("jsonl", None).fit(read(layout, item))
     origin = Origin.from_plain(from_json(to_json(row.origin.to_plain()))) if row.origin else None
     again = Row(row.kind, from_json(to_json(row.record)), origin)
@@ -155,8 +176,8 @@ def test_the_session_id_of_a_sample_item_is_the_one_in_its_key(path: Path, layou
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.id)
 @given(data=st.data())
 def test_what_fits_comes_back_as_it_was_fitted(layout: Layout, data: st.DataObject) -> None:
-    kind = MAPPING.kinds[data.draw(st.sampled_from(MAPPING.kind_names()))]
-    row = Row(kind.name, data.draw(records(kind)))
+    kind = MAPPING.kinds[data.draw(_one_of(tuple(MAPPING.kind_names())))]
+    row = Row(kind.name, data.draw(once(records, kind)))
     try:
         fitted = layout.fit(row, "drop")
         held = layout.write(fitted)
@@ -171,7 +192,7 @@ def test_what_fits_comes_back_as_it_was_fitted(layout: Layout, data: st.DataObje
 
 @given(st.data())
 def test_a_record_keeps_its_fields_on_every_way_between_the_two_tables(data: st.DataObject) -> None:
-    _, item = data.draw(items(INDEXED))
+    _, item = data.draw(once(items, INDEXED))
     row = read(INDEXED, item)
     try:
         there = PLAIN.write(PLAIN.fit(row))
@@ -319,18 +340,19 @@ def test_a_surrogate_rejects_nothing_but_its_record() -> None:
 # Keys --------------------------------------------------------------------------------------------------------------------
 
 
+PARTS = st.sampled_from(["a", "b", "#", "a#", "#a", "a#b", "_", "a_b", "", MOMENT, "2026-11-22T09:15:18", "affinity"])
+ABSENT_OR_PARTS = PARTS | st.none()
+
+
 @pytest.mark.parametrize("layout", TABLES, ids=lambda layout: layout.id)
 @given(data=st.data())
 def test_distinct_identities_have_distinct_keys(layout: Layout, data: st.DataObject) -> None:
     """H1, H2."""
-    parts = st.sampled_from(
-        ["a", "b", "#", "a#", "#a", "a#b", "_", "a_b", "", MOMENT, "2026-11-22T09:15:18", "affinity"]
-    )
     keys: dict[tuple[Value, ...], tuple[str, bytes]] = {}
     for _ in range(8):
-        name = data.draw(st.sampled_from(MAPPING.kind_names()))
+        name = data.draw(_one_of(tuple(MAPPING.kind_names())))
         kind = MAPPING.kinds[name]
-        record = {each: data.draw(parts | st.none()) for each in kind.identity} | {"user_id": data.draw(parts)}
+        record = {each: data.draw(ABSENT_OR_PARTS) for each in kind.identity} | {"user_id": data.draw(PARTS)}
         try:
             key = tuple(key.render(kind, record) for key in layout.kinds[name].keys)
         except RecordError:
@@ -439,6 +461,7 @@ FORMS: list[tuple[Form, str]] = [
 ]  # fmt: skip
 
 
+@functools.cache
 def values_of(form: Form, field_type: str) -> st.SearchStrategy[Any]:
     if form == "date":
         zones = st.none() | st.integers(-720, 720).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -452,7 +475,7 @@ def values_of(form: Form, field_type: str) -> st.SearchStrategy[Any]:
 @given(data=st.data())
 def test_a_value_comes_back_from_every_form(form: Form, field_type: Any, data: st.DataObject) -> None:
     spot = Place(Field("f", field_type), "f", form)
-    value = data.draw(values_of(form, field_type).filter(lambda v: v is not None))
+    value = data.draw(values_of(form, field_type))
     assert canonical(decode(spot, encode(spot, value))) == canonical(value)
 
 
