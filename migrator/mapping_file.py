@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,18 @@ def shipped() -> list[str]:
 
 def load_mapping(name_or_path: str) -> Mapping:
     """The mapping of that name, or in that file. Raises ConfigError with file, table and reason."""
+    return _shipped(name_or_path) if name_or_path in shipped() else _loaded(name_or_path)
+
+
+def _loaded(name_or_path: str) -> Mapping:
     data, path = _read(name_or_path)
     return Checker(path).mapping(_extended(data, path, ()))
+
+
+@cache
+def _shipped(name: str) -> Mapping:
+    """What a run asks for several times and never changes is read once."""
+    return _loaded(name)
 
 
 def recognise(shape: Shape, mappings: Iterable[Mapping] | None = None) -> Mapping:

@@ -5,6 +5,7 @@ Servers are started by services.py, once for each pytest process, when the first
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,8 @@ import kills
 import proxy
 import services
 from migrator.adapters import memory
+from migrator.adapters.dynamodb_client import client_of
+from migrator.model import Address
 
 # A machine that others use as well is slow at times: that says nothing of the strategy. `ci` tries the same examples in every run, `nightly` new ones.
 _SHARED: dict[str, Any] = {"suppress_health_check": [hypothesis.HealthCheck.too_slow], "deadline": None}
@@ -71,14 +74,28 @@ def _no_tables_of_another_module() -> Iterator[None]:
 def _endpoint(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if lack := services.lack_of(server):
         skip_for(f"{server}: {lack}")
-    with services.running(server, tmp_path_factory.mktemp(server)) as port:
-        yield f"http://127.0.0.1:{port}"
+    with (
+        services.running(server, tmp_path_factory.mktemp(server)) as port,
+        _client_at(f"http://127.0.0.1:{port}") as endpoint,
+    ):
+        yield endpoint
+
+
+@contextmanager
+def _client_at(endpoint: str) -> Iterator[str]:
+    """Whoever opens a table there in an environment as the tests have it finds a client that is made: to make one takes longer than many a test."""
+    held = [
+        client_of(Address("dynamodb", "dynamodb", endpoint, "t", options | {"endpoint": endpoint}))
+        for options in ({}, {"region": "eu-west-1"})
+    ]
+    yield endpoint
+    held.clear()
 
 
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
-    with services.moto() as port:
-        yield f"http://127.0.0.1:{port}"
+    with services.moto() as port, _client_at(f"http://127.0.0.1:{port}") as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ by the clock of time.monotonic}`.
 """
 
 import ctypes
-import functools
 import json
 import os
 import signal
@@ -26,7 +25,6 @@ from migrator.adapters import dynamodb_client
 
 def _warm() -> None:
     """What every child needs and none changes, once for all."""
-    mapping_file.load_mapping = functools.cache(mapping_file.load_mapping)
     for shipped in mapping_file.shipped():
         mapping_file.load_mapping(shipped)
     killed.sqlite_library()
