@@ -44,6 +44,7 @@ MODULES: dict[str, list[str]] = {
     "proof": ["test_proof.py"],
     "verification": ["test_verification.py", "test_proof_app.py::test_a_differing_affinity_a_forgotten_user_and_one_more_fact_are_named"],
     "engine": ["test_engine.py"],
+    "crew": ["test_engine.py"],
     "adapters.dynamodb_sink": [
         "test_dynamodb_sink.py",
         *(f"test_dynamodb.py::test_{name}" for name in (
