@@ -72,6 +72,7 @@ def transplant(module: types.ModuleType, tree: ast.Module) -> None:
     """Put other code into a module in place, so that whoever imported names from it has it as well."""
     fresh = types.ModuleType(module.__name__)
     fresh.__file__ = module.__file__
+    vars(fresh)["__watch__"] = vars(module).get("__watch__")  # for what is made while the module is imported
     exec(compile(tree, str(module.__file__), "exec"), vars(fresh))
     for name, new in vars(fresh).items():
         old = vars(module).get(name)

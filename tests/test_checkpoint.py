@@ -465,6 +465,14 @@ def test_a_repeated_slice_replaces_what_it_said(state: State) -> None:
     assert state.join_notes("rejects") is None
 
 
+def test_notes_are_joined_in_the_order_of_the_plan(state: State) -> None:
+    """Whatever a folder lists first: the newest, the oldest, or by a hash."""
+    for n in (5, 0, 7, 2, 9, 1, 8, 3, 6, 4):
+        state.note("rejects", f"0000-00000{n}", [{"n": n}])
+    path = state.join_notes("rejects")
+    assert path is not None and [json.loads(line)["n"] for line in path.read_text().splitlines()] == list(range(10))
+
+
 def test_joined_notes_are_on_the_disk_before_they_have_their_name(state: State, synced: list[tuple[int, int]]) -> None:
     state.note("rejects", "0000-000000", [{"n": 0}])
     synced.clear()
