@@ -649,7 +649,8 @@ def test_the_end_lets_go_of_every_file(state: State) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-@pytest.mark.parametrize("half", [b'{"n":', b'{"n":2}', b"x" * 200_000])
+# The last: what is looked through at a time begins with the end of the line before.
+@pytest.mark.parametrize("half", [b'{"n":', b'{"n":2}', b"x" * 200_000, b"x" * ((1 << 16) - 1)])
 def test_half_a_line_that_a_killed_run_left_is_dropped_with_the_next_lock(half: bytes, state: State) -> None:
     """Its record had not been replaced yet; with another line behind it, neither could be read."""
     for append, path in ((state.append_replaced, state.replaced_file), (state.append_deleted, state.deleted_file)):
