@@ -48,6 +48,14 @@ _KIND_LAYOUT = {"collection", "fields", "parsed", "request", *_KIND_KEYED, *_KIN
 _A_KEYED_STORE = "a keyed store (dynamodb)"
 _PLACE = {"attribute", "as", "otherwise"}
 
+_WORDS = 320
+"""Characters of a reason that are shown."""
+
+
+def _cut(words: str) -> str:
+    """What is to be read, with its beginning and its end, where a name in a mapping is a page long."""
+    return words if len(words) <= _WORDS else f"{words[: _WORDS // 2]} … {words[-_WORDS // 2 :]}"
+
 
 class Checker:
     """Turns resolved TOML into a Mapping; every complaint names the file and the table it is about."""
@@ -56,6 +64,7 @@ class Checker:
         self.path = path
 
     def fail(self, where: str, reason: str) -> ConfigError:
+        where, reason = _cut(where), _cut(reason)
         return ConfigError(f"{self.path}: [{where}]: {reason}" if where else f"{self.path}: {reason}")
 
     def mapping(self, data: dict[str, Any]) -> Mapping:
@@ -197,8 +206,8 @@ class Checker:
 
     def layout(self, name: str, body: dict[str, Any], kinds: dict[str, Kind]) -> Layout:
         where = f"layouts.{name}"
-        store = body.get("store")
-        if not isinstance(store, str) or store not in _STORES:
+        store = self.text(body, "store", where)
+        if store not in _STORES:
             raise self.fail(where, f'unknown store "{store}"; the stores are {", ".join(_STORES)}')
         self.truth(body, "create", where)
         keyed = store == "dynamodb"
@@ -643,7 +652,7 @@ class Checker:
     def text(self, body: dict[str, Any], name: str, where: str) -> str:
         value = body.get(name)
         if not isinstance(value, str) or not value:
-            raise self.fail(where, f"{name} is missing")
+            raise self.fail(where, f"{name} is missing" if value is None else f"{name}: text in quotes is wanted")
         return value
 
     def texts(self, body: dict[str, Any], name: str, where: str) -> list[str]:
