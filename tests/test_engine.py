@@ -262,6 +262,28 @@ def test_a_slice_done_again_counts_its_own_as_written_and_what_differs_as_differ
 
 
 @pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_what_lies_apart_is_not_taken_for_a_slices_own_when_it_is_done_again(
+    careful: bool, is_apart: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H3: a store may hold several of one identity, each in a place of its own. Only a run that has been here can have brought the other."""
+    places = {"mine": b"1", "theirs": b"2" if is_apart else b"1"}
+    monkeypatch.setattr(memory.MemoryReader, "apart", lambda self, row: places[row.record["value"]])
+    written: list[Row] = []
+    upsert = memory.MemorySink.upsert
+
+    def noted(self: Any, rows: Any, existing: Existing) -> None:
+        written.extend(rows := list(rows))
+        upsert(self, rows, existing)
+
+    monkeypatch.setattr(memory.MemorySink, "upsert", noted)
+    bench.fill([fact(0, value="mine")], [fact(0, value="theirs")])
+    bench.other(existing=Existing.EMPTY if careful else Existing.REFUSE)
+    bench.slice(careful=careful)
+    assert [row.record["value"] for row in written] == (["mine"] if careful and is_apart else [])
+
+
+@pytest.mark.parametrize("careful", [False, True])
 @pytest.mark.parametrize("dry", [False, True])
 @pytest.mark.parametrize("was_empty", [False, True])
 @pytest.mark.parametrize("existing", list(Existing))
