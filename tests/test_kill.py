@@ -172,7 +172,7 @@ def there(bench: Bench) -> list[str] | None:
 def test_killed_at_any_write_by_the_extra_fast_and_resumed_either_way_it_ends_as_a_clean_run(
     killer: Killer, between: proxy.Proxy, tmp_path: Path, record_property: Record
 ) -> None:
-    needed("aiohttp")
+    needed("msgspec")
     bench = Bench(killer, between, tmp_path, ("db", "dynamodb", "refuse"))
     crew, writes = CREWS[0] | {"fast": True}, ["send", "sent"]
     clean = bench.clean(crew, sorts=writes)

@@ -1,9 +1,9 @@
 """Batches on their way to one table, many at once, on the thread that makes them.
 
-Knows aiohttp, which the extra `fast` brings. The event loop runs only while its thread has nothing better to do: what goes out and what comes back
+Comes with the extra `fast`. The event loop runs only while its thread has nothing better to do: what goes out and what comes back
 waits in the kernel's buffers meanwhile, and no second thread takes turns with the first. Mends nothing: whatever is no answer that all is stored is
 given back, and goes the ordinary way, by boto3 in a thread (`Table.batches`), which waits, repeats, and says what is the matter. So both ways have
-one pace, one governor and one set of errors.
+one pace, one governor and one set of errors. Leaves connections to `dynamodb_http`, signatures to `dynamodb_signing`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ import threading
 import weakref
 import zlib
 from collections.abc import Callable
-from io import BytesIO
 from typing import Any
 
-import aiohttp
-import orjson
-from yarl import URL
+import msgspec
 
 from migrator.adapters import dynamodb_client
 from migrator.adapters.dynamodb_client import Direct
 from migrator.adapters.dynamodb_governor import Permit
+from migrator.adapters.dynamodb_http import Connections
 from migrator.adapters.dynamodb_requests import Table
 from migrator.adapters.dynamodb_values import Item
 from migrator.adapters.dynamodb_wire import Puts, body_of
@@ -31,9 +29,10 @@ CONNECTIONS = 32  # requests under way at once, to hide latency
 FIRST = 4  # so many at first, and after trouble; each that is answered makes room for one more
 BYTES = 8 << 20  # of bodies under way, or one
 PORTION = 4  # batches that are made before they are let go
+STEPS = 4  # pairs of steps of the loop, after which who opens a connection has to wait for the network
 
 _WRITE = "batch_write_item"
-_LARGE = 1 << 20  # aiohttp wants a larger body as a file
+_told = msgspec.json.Decoder(dict[str, Any]).decode
 
 Done = Callable[[list[Item] | None], None]
 """Told of each batch once: those of its items that are not stored; None where that is not known."""
@@ -50,10 +49,10 @@ class Lane:
 
     def __init__(self, table: Table, direct: Direct) -> None:
         self._table, self._direct = table, direct
-        self._url = URL(direct.url, encoded=True)
         self._loop = asyncio.new_event_loop()
-        self._session = self._loop.run_until_complete(_session(direct))
-        self.close = weakref.finalize(self, _close, self._loop, self._session)
+        seconds = dynamodb_client.CONNECT_SECONDS, dynamodb_client.ANSWER_SECONDS
+        self._connections = Connections(direct.url, direct.tls, *seconds)
+        self.close = weakref.finalize(self, _close, self._loop, self._connections)
         self._under_way: dict[asyncio.Task[None], int] = {}
         self._bytes, self._room = 0, FIRST
         self._waiting = 0  # batches that no turn of the loop has seen yet
@@ -79,10 +78,13 @@ class Lane:
 
     def turn(self) -> None:
         """Let go what is made, and hear what has come."""
-        if self._under_way:
-            # A request takes two steps to the socket.
-            self._loop.call_soon(self._loop.call_soon, self._loop.stop)
-            self._run(-1)
+        for _ in range(STEPS):
+            if self._under_way:
+                # A request takes two steps to the socket.
+                self._loop.call_soon(self._loop.call_soon, self._loop.stop)
+                self._run(-1)
+            if not self._connections.opening:
+                break
 
     def wait(self, most: int = 0) -> None:
         """Until no more than so many batches are under way."""
@@ -110,41 +112,26 @@ class Lane:
                 self._table.lost(_WRITE, permit, status, str(answer.get("__type")).rpartition("#")[2])
             elif self._table.took(_WRITE, {"RequestItems": {self._table.name: puts}}, permit, answer):
                 left = _left(answer, self._table.name)
-        except (aiohttp.ClientError, OSError, ValueError):
+        except (OSError, ValueError):
             self._table.lost(_WRITE, permit, 0, "")
         except Exception:
-            left = None  # no credentials, an answer that nobody foresaw, or an aiohttp that is not as we know it: boto3 takes over
+            left = None  # no credentials, or an answer that nobody foresaw: boto3 takes over
         self._room = FIRST if left is None else min(self._room + 1, CONNECTIONS)
         done(left)
 
     async def _ask(self, body: bytes) -> tuple[int, dict[str, Any]]:
         """Status and content of the answer. Raises ValueError for one that is not DynamoDB's, or not whole."""
         headers = self._direct.signer.headers(body, self._direct.credentials())
-        data = body if len(body) <= _LARGE else BytesIO(body)
-        response = await self._session.post(self._url, data=data, headers=headers, allow_redirects=False)
-        said = await response.read()
-        answer, crc32 = orjson.loads(said), response.headers.get("x-amz-crc32")
-        if type(answer) is not dict or (crc32 is not None and int(crc32) != zlib.crc32(said)):
+        answer = await self._connections.post(headers, body)
+        crc32 = answer.headers.get(b"x-amz-crc32")
+        if crc32 is not None and int(crc32) != zlib.crc32(answer.body):
             raise ValueError
-        return response.status, answer
+        return answer.status, _told(answer.body)
 
 
 def _left(answer: dict[str, Any], table: str) -> list[Item] | None:
     left = answer["UnprocessedItems"]
     return [each["PutRequest"]["Item"] for each in left[table]] if left else []
-
-
-async def _session(direct: Direct) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=direct.tls or True),
-        timeout=aiohttp.ClientTimeout(
-            total=None, sock_connect=dynamodb_client.CONNECT_SECONDS, sock_read=dynamodb_client.ANSWER_SECONDS
-        ),
-        headers={"Accept-Encoding": "identity"},
-        skip_auto_headers=("Accept",),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-    )
 
 
 def _is_in_loop() -> bool:
@@ -155,23 +142,23 @@ def _is_in_loop() -> bool:
     return True
 
 
-def _close(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
+def _close(loop: asyncio.AbstractEventLoop, connections: Connections) -> None:
     """Also for a lane that nobody has closed, wherever it is collected: within another loop, too."""
     if _is_in_loop():
-        thread = threading.Thread(target=_close, args=(loop, session))
+        thread = threading.Thread(target=_close, args=(loop, connections))
         thread.start()
         thread.join()
         return
     under_way = asyncio.all_tasks(loop)
     for task in under_way:
         task.cancel()
-    loop.run_until_complete(_end(session, under_way))
+    loop.run_until_complete(_end(connections, under_way))
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
 
 
-async def _end(session: aiohttp.ClientSession, under_way: set[asyncio.Task[Any]]) -> None:
+async def _end(connections: Connections, under_way: set[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*under_way, return_exceptions=True)
-    await session.close()
+    connections.close()
     for _ in range(3):
         await asyncio.sleep(0)  # transports close a step later

@@ -48,7 +48,7 @@ BATCH_BYTES = 2 << 20  # a request may have 16 MB, and a byte of text may take s
 BATCH_PARTS = BATCH_BYTES // PART_BYTES
 TRAITS = Traits(parallel=True)
 PENDING = 2 * THREADS  # batches that are sent or wait for a thread
-FAST_AFTER = 400  # batches by boto3, after which it pays to import what sends the others faster
+FAST_AFTER = 40  # batches by boto3, after which it pays to import what sends the others faster: each by boto3 costs a millisecond more
 
 
 class _Put(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from data import Data
 
 FACT_KEY, BLOB_KEY = ("user_id", "SK"), ("session_id",)
-FAST = ("aiohttp", "isal", "msgspec")
+FAST = ("isal", "msgspec")
 """What the `fast` extra brings, and a method without it does not see."""
 
 _TABLE = "dynamodb://bench?region=eu-west-1&endpoint={endpoint}"
