@@ -81,8 +81,8 @@ class Checkpoint:
         """As `asdict` has it, but for what is plain already: of every save most of the time went into copying digests."""
         return vars(self) | {
             "snapshot": asdict(self.snapshot) if self.snapshot else None,
-            "progress": [asdict(each) for each in self.progress],
-            "tallies": {kind: asdict(tally) for kind, tally in self.tallies.items()},
+            "progress": [_named(each) | {"partition": _named(each.partition)} for each in self.progress],
+            "tallies": {kind: _named(tally) for kind, tally in self.tallies.items()},
         }
 
     @staticmethod
@@ -90,6 +90,11 @@ class Checkpoint:
         """Raises ValueError if `plain` is not what `to_plain` makes."""
         made: Checkpoint = made_of(Checkpoint, plain)
         return made
+
+
+def _named(held: Progress | Partition | Tally) -> dict[str, Any]:
+    """Its fields, by name."""
+    return {name: getattr(held, name) for name in held.__dataclass_fields__}
 
 
 def made_of(wanted: Any, plain: Any) -> Any:
