@@ -71,6 +71,10 @@ class Duplicates:
         with closing(sqlite3.connect(path)) as db:
             return [place for (place,) in db.execute("SELECT place FROM losers LIMIT ?", (count,))]
 
+    @property
+    def are_none(self) -> bool:
+        return self._db is None
+
     def losers(self, rows: Sequence[Row]) -> set[str]:
         """The places, among those of `rows`, whose record loses."""
         if self._db is None or not rows:

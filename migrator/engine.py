@@ -192,7 +192,7 @@ class _Slice:
         for count, page in enumerate(self.stores.pages(self.partition, after), 1):
             if most is not None:
                 page.rows = page.rows[: max(0, most - result.read)]
-            self.came += len(page.rows) + len(page.rejects)
+            self.came += page.count + len(page.rejects)
             self._take(self.stores.pair.expected(page))
             result.cursor = page.cursor
             if count == SLICE_PAGES:
@@ -229,7 +229,7 @@ class _Slice:
         self._see(expected)
         for kind, digest in expected.digests.items():
             self.result.digests.setdefault(kind, Digest()).add(digest)
-        missing, replacing = self._settle(expected.rows)
+        missing, replacing = self._settle(self._by_row(expected))
         sending = [*missing, *(row for row, _ in replacing)]
         for kind, count in Counter([row.kind for row in sending]).items():
             self.sent[kind] = self.sent.get(kind, 0) + count
@@ -241,6 +241,15 @@ class _Slice:
             self.stores.sink.upsert(missing, Existing.EMPTY if plain else Existing.REFUSE)
             if replacing:
                 self.stores.sink.swap(replacing)
+
+    def _by_row(self, expected: Expected) -> list[Row]:
+        """The rows that are looked at one by one. Into a sink that was empty those that are alike go together."""
+        if self.stores.sink is None or self.careful or self.job.existing is not Existing.EMPTY:
+            return expected.all_rows
+        for rows in expected.alike:
+            self.sent[rows.kind] = self.sent.get(rows.kind, 0) + len(rows)
+            self.stores.sink.upsert_alike(rows)
+        return expected.rows
 
     def _settle(self, rows: list[Row]) -> tuple[list[Row], list[tuple[Row, Row]]]:
         """Rows to write where nothing is, and rows to write over what is there. In an empty sink all are of the first sort."""

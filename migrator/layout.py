@@ -20,6 +20,7 @@ from migrator.kind_layout import KindLayout
 from migrator.model import (
     FOREIGN,
     UNKNOWN_KIND,
+    Alike,
     Foreign,
     Identity,
     Origin,
@@ -30,7 +31,7 @@ from migrator.model import (
     some_names,
 )
 from migrator.places import Place, decode, encode, is_same
-from migrator.plain import Signature
+from migrator.plain import Columns, Signature
 from migrator.values import Value, writes_plain
 
 PART_MARK = "~migrator-part#"
@@ -124,7 +125,7 @@ class Layout:
 
     def reading(self, kind: str, names: tuple[str, ...]) -> Reading:
         """What `read` makes of the rows of a table with these columns."""
-        return self._compiled[kind].reading(names)  # type: ignore[attr-defined,no-any-return]
+        return Reading(self, self._compiled[kind], names)  # type: ignore[attr-defined]
 
     def recipe(self, kind: str, names: tuple[str, ...]) -> dict[str, str | Template] | None:
         """Of what `write` makes each attribute of a record with these fields and no origin: the field whose value it holds as it is, or a template.
@@ -221,8 +222,37 @@ def _remake(*parts: object) -> Layout:
     return Layout(*parts)  # type: ignore[arg-type]
 
 
-Reading = Callable[[tuple[Value, ...], tuple[type, ...], str], Row | Foreign | Reject]
-"""Of a row of a table: from its values, their types and its place."""
+class Reading:
+    """What a layout reads from the rows of a table of one kind, which has these columns."""
+
+    def __init__(self, layout: Layout, compiled: _Compiled, names: tuple[str, ...]) -> None:
+        self._layout, self._compiled, self._names = layout, compiled, names
+        self._kind = compiled.kind.name
+        self._ways: dict[tuple[type, ...], _Way] = {}
+
+    def row(self, values: tuple[Value, ...], types: tuple[type, ...], place: str) -> Row | Foreign | Reject:
+        """A row with values of these types."""
+        way = self._ways.get(types)
+        if way is not None:
+            row = Row(self._kind, way.made(values, decode), None, place)
+            row.signature = way.signature
+            return row
+        found = self._layout.read(dict(zip(self._names, values)), place, self._kind)
+        way = self._compiled.way(self._names, types)
+        if way is not None:
+            self._ways[types] = way
+        return found
+
+    def alike(self, columns: Columns, types: tuple[type, ...], place_of: Callable[[int], str]) -> Alike | None:
+        """Many rows, each with values of these types; None where each must be read by itself."""
+        if types not in self._ways:
+            self.row(tuple([column[0] for column in columns]), types, "")
+        way = self._ways.get(types)
+        if way is None or way.signature is None:
+            return None
+        picked = columns if way.pick is None else way.pick((*columns, [None] * len(columns[0])))
+        return Alike(self._kind, way.signature, picked, place_of)
+
 
 _SIGNATURES = 1_000  # of a kind are remembered; a store that has more has no columns, and is read with more care
 
@@ -321,23 +351,10 @@ class _Compiled:
             row.origin = self._origin(row, held)
         return row
 
-    def reading(self, names: tuple[str, ...]) -> Reading:
-        kind, ways = self.kind.name, dict[tuple[type, ...], _Way]()
-        has_origin = bool(self.watched or self.spec.extra)
-
-        def read(values: tuple[Value, ...], types: tuple[type, ...], place: str) -> Row | Foreign | Reject:
-            way = ways.get(types)
-            if way is not None:
-                row = Row(kind, way.made(values, decode), None, place)
-                row.signature = way.signature
-                return row
-            found = self.layout.read(dict(zip(names, values)), place, kind)
-            way = self._reads.get((*names, *types), _NO_WAY)
-            if way.is_way and not way.coded and not has_origin:
-                ways[types] = way
-            return found
-
-        return read
+    def way(self, names: tuple[str, ...], types: tuple[type, ...]) -> _Way | None:
+        """How a row of a table becomes a record where names and types alone tell, and it can have no origin; known once such a row has been read."""
+        way = self._reads.get((*names, *types), _NO_WAY)
+        return way if way.is_way and not (way.coded or self.watched or self.spec.extra) else None
 
     def recipe(self, names: tuple[str, ...]) -> dict[str, str | Template] | None:
         unknown = [name for name in names if name not in self.fields]

@@ -6,12 +6,13 @@ Plain data that pickles. Knows no store, no mapping file and no JSON.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, Literal
 
-from migrator.plain import Signature, Texts
+from migrator.plain import Columns, Signature, Texts
 from migrator.values import Value, canonical
 
 Record = dict[str, Value]
@@ -164,6 +165,60 @@ class Row:
         return plain | {"origin": self.origin.to_plain()} if self.origin else plain
 
 
+@dataclass(slots=True, eq=False)
+class Alike:
+    """Rows of one kind, one signature and no origin, as columns: most of what is done with them is done with all, and a row is made when one is asked for.
+
+    `columns` are the records' values, in the order of the signature's names; there is at least one row, and one value in it. `place_of` tells that of a
+    row by its number. `encoded` are those of the rows, once they are fitted, and `texts` those of the columns, as `Row` has them.
+    """
+
+    kind: str
+    signature: Signature
+    columns: Columns
+    place_of: Callable[[int], str]
+    encoded: Sequence[Any] | None = None
+    texts: Sequence[list[bytes]] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Alike) and [*self] == [*other]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        places = [self.place_of(number) for number in range(len(self))]
+        return Alike, (self.kind, self.signature, [*self.columns], places.__getitem__)
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __getitem__(self, number: int) -> Row:
+        return self._row(number, [column[number] for column in self.columns])
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self._row, range(len(self)), zip(*self.columns))
+
+    def halves(self) -> list[Alike]:
+        """The first half of them and the others, neither of them fitted."""
+        half = len(self) // 2
+        found = []
+        for part in (slice(0, half), slice(half, None)):
+            place_of = partial(self._place_behind, part.start)
+            texts = None if self.texts is None else [column[part] for column in self.texts]
+            columns = [column[part] for column in self.columns]
+            found.append(Alike(self.kind, self.signature, columns, place_of, texts=texts))
+        return found
+
+    def _place_behind(self, start: int, number: int) -> str:
+        return self.place_of(start + number)
+
+    def _row(self, number: int, values: Iterable[Value]) -> Row:
+        row = Row(self.kind, dict(zip(self.signature.names, values)), None, self.place_of(number))
+        row.signature = self.signature
+        row.encoded = self.encoded[number] if self.encoded is not None else None
+        return row
+
+
 @dataclass(frozen=True, slots=True)
 class Foreign:
     """An item that no kind of the mapping describes; a ghost is one that LuminoraCore leaves by mistake (fact sheet L5).
@@ -212,18 +267,37 @@ class Partition:
 class Page:
     """Some rows of a partition and the cursor behind them. Reading on from `cursor` gives exactly the rest.
 
-    forms: of the rows, by kind and form (`compressed`, `split`), how many the store holds in another form than others.
+    alike: rows that are kept as columns until somebody asks for `rows`, among which they come last. forms: of the rows, by kind and form
+    (`compressed`, `split`), how many the store holds in another form than others.
     """
 
-    rows: list[Row]
+    _rows: list[Row]
     cursor: Cursor
     rejects: list[Reject] = field(default_factory=list)
     foreign: list[Foreign] = field(default_factory=list)
     forms: Counter[tuple[str, str]] = field(default_factory=Counter)
+    alike: list[Alike] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Row]:
+        if self.alike:
+            for each in self.alike:
+                self._rows += each
+            self.alike = []
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: list[Row]) -> None:
+        self._rows, self.alike = rows, []
+
+    @property
+    def count(self) -> int:
+        """How many rows there are; none is made to be counted."""
+        return len(self._rows) + sum(map(len, self.alike))
 
     def add(self, found: Row | Foreign | Reject) -> None:
         if isinstance(found, Row):
-            self.rows.append(found)
+            self._rows.append(found)
         elif isinstance(found, Reject):
             self.rejects.append(found)
         else:
@@ -254,20 +328,18 @@ class Tally:
     rejected: int = 0
 
     def add(self, other: Tally) -> None:
-        for f in fields(self):
-            setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     @property
     def closes(self) -> bool:
-        parts = (
-            self.written + self.unchanged + self.kept + self.differing + self.duplicates + self.filtered + self.rejected
-        )
-        return self.read == parts and min(asdict(self).values()) >= 0
+        read, *parts = (getattr(self, name) for name in self.__slots__)
+        return bool(read == sum(parts)) and min(read, *parts) >= 0
 
     @property
     def words(self) -> str:
         """The figures that are not 0."""
-        return ", ".join(f"{count} {name}" for name, count in asdict(self).items() if count)
+        return ", ".join(f"{count} {name}" for name in self.__slots__ if (count := getattr(self, name)))
 
 
 class Existing(StrEnum):

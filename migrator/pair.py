@@ -7,9 +7,11 @@ layouts and what either store loses; leaves slices, writing and naming of differ
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import chain
 
 from migrator.adapters.base import Reader, Source
 from migrator.choice import EVERYTHING, Choice
@@ -18,6 +20,7 @@ from migrator.layout import Layout
 from migrator.model import (
     FOREIGN,
     UNKNOWN_KIND,
+    Alike,
     Foreign,
     Kind,
     Origin,
@@ -55,6 +58,13 @@ class Digest:
         self.count += 1
         self.sums[bucket] = (self.sums.get(bucket, 0) + hashed) & _MASK
 
+    def note_all(self, identities: Sequence[int], hashes: Sequence[int]) -> None:
+        """Note many: hashes of their identities, which tell their buckets, and of themselves."""
+        sums = [0] * BUCKETS
+        for identity, hashed in zip(identities, hashes, strict=True):
+            sums[identity % BUCKETS] += hashed
+        self.add(Digest(len(hashes), {bucket: value for bucket, value in enumerate(sums) if value}))
+
     def add(self, other: Digest) -> None:
         self.count += other.count
         for bucket, value in other.sums.items():
@@ -84,6 +94,7 @@ class Digest:
 
 
 _MASK = (1 << 128) - 1
+_FEW = 32  # rows that are not worth halving
 _UNKNOWN = Pattern(())
 
 
@@ -91,11 +102,12 @@ _UNKNOWN = Pattern(())
 class Expected:
     """What of a page should be in the sink, as the sink would give it back, and what became of the rest.
 
-    `digests` are those of `rows`. `due`: rows that the sink's time-to-live deletes within DUE_SECONDS. Of foreign items that stay behind: the places of those that nobody
+    `digests` are those of `rows` and of `alike`, which are rows that are kept as columns, fitted. `due`: rows that the sink's time-to-live deletes within DUE_SECONDS. Of foreign items that stay behind: the places of those that nobody
     expected, and how many are ghosts or were accepted by a pattern.
     """
 
     rows: list[Row] = field(default_factory=list)
+    alike: list[Alike] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     duplicates: list[Row] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
@@ -104,6 +116,10 @@ class Expected:
     due: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
     digests: dict[str, Digest] = field(default_factory=dict)
+
+    @property
+    def all_rows(self) -> list[Row]:
+        return [*self.rows, *chain.from_iterable(self.alike)]
 
     def tally(self, kind: str) -> Tally:
         found = self.tallies.get(kind)
@@ -150,6 +166,17 @@ class Pair:
         out = Expected(rejects=list(page.rejects))
         for reject in page.rejects:
             self._count_reject(out, reject.kind)
+        if self.duplicates.are_none and not self.choice.is_partial:
+            waiting, page.alike = deque(page.alike), []
+            while waiting:
+                rows = waiting.popleft()
+                if rows.kind in self.kinds and not self.reader.fits_alike(rows):
+                    page.alike.append(rows)
+                elif not self._expect_alike(out, rows):
+                    if len(rows) > _FEW:  # mostly it is one that must be looked at
+                        waiting.extendleft(reversed(rows.halves()))
+                    else:
+                        page.alike.append(rows)
         losers = self.duplicates.losers(page.rows)
         of = ""
         for row in page.rows:
@@ -175,6 +202,20 @@ class Pair:
                 self._expect_foreign(out, item)
         return out
 
+    def _expect_alike(self, out: Expected, rows: Alike) -> bool:
+        """Expect them all at once; False where they must be looked at one by one."""
+        if rows.kind not in self.kinds:
+            out.tally(rows.kind).filtered += len(rows)
+        else:
+            rows.texts = rows.texts or rows.signature.all_texts(rows.columns)  # what is written is made of them, too
+            said = self._said(rows) if rows.texts is not None else None
+            if said is None or not self.reader.fit_alike(rows):
+                return False
+            self._note_alike(out.digests, rows, said)
+            out.alike.append(rows)
+        out.tally(rows.kind).read += len(rows)
+        return True
+
     def _expect_foreign(self, out: Expected, item: Foreign) -> None:
         if self.carries_foreign and self.reader.takes(item):
             out.tally(FOREIGN).read += 1
@@ -186,6 +227,19 @@ class Pair:
             out.accepted += 1
         else:
             out.foreign.append(item.place)
+
+    def note_held(self, digests: dict[str, Digest], page: Page) -> None:
+        """Add what of a page of the sink is compared to the digest of its kind."""
+        for rows in page.alike:
+            if rows.kind not in self.kinds:
+                continue
+            said = self._said(rows)
+            if said is None:
+                self.note(digests, rows)
+            else:
+                self._note_alike(digests, rows, said)
+        page.alike = []
+        self.note(digests, self.held(page))
 
     def held(self, page: Page) -> list[Row]:
         """The rows of a page of the sink that are compared."""
@@ -251,17 +305,36 @@ class Pair:
             if said is None:
                 key, said = self.key(row), self._bytes(row)
             else:
-                pattern = self._keys.get((kind, row.signature), _UNKNOWN)
-                if pattern is _UNKNOWN:
-                    assert row.signature is not None
-                    identity = self.reader.layout.kinds[kind].kind.identity
-                    pattern = self._keys[kind, row.signature] = identity_pattern(kind, row.signature, identity)
+                assert row.signature is not None
+                pattern = self._key_pattern(kind, row.signature)
                 key = pattern.fill(row.texts) if pattern is not None and row.texts is not None else self.key(row)
                 row.texts = None
             bucket, digest = digest16(key) % BUCKETS, digests.get(kind)
             if digest is None:
                 digest = digests[kind] = Digest()
             digest.note(bucket, digest16(said))
+
+    def _said(self, rows: Alike) -> list[bytes] | None:
+        """What `_bytes` gives of each, which then have their texts; None where each must be looked at by itself."""
+        if rows.texts is None:
+            rows.texts = rows.signature.all_texts(rows.columns)
+        if rows.texts is None:
+            return None
+        return rows.signature.canonical(rows.texts, len(rows), null=not self._drop_null)
+
+    def _note_alike(self, digests: dict[str, Digest], rows: Alike, said: list[bytes]) -> None:
+        pattern = self._key_pattern(rows.kind, rows.signature)
+        assert rows.texts is not None
+        keys = pattern.fill_all(rows.texts, len(rows)) if pattern is not None else map(self.key, rows)
+        rows.texts = None
+        digests.setdefault(rows.kind, Digest()).note_all([*map(digest16, keys)], [*map(digest16, said)])
+
+    def _key_pattern(self, kind: str, signature: Signature) -> Pattern | None:
+        pattern = self._keys.get((kind, signature), _UNKNOWN)
+        if pattern is _UNKNOWN:
+            identity = self.reader.layout.kinds[kind].kind.identity
+            pattern = self._keys[kind, signature] = identity_pattern(kind, signature, identity)
+        return pattern
 
     def fingerprint(self, row: Row) -> bytes:
         return digest16(self._bytes(row)).to_bytes(16, "big")

@@ -100,6 +100,7 @@ def read_source(pair: Pair, tick: Callable[[int], None], leave: Callable[[str, E
     count = 0
     for partition in pair.source.partitions(list(pair.kinds), WANTED_PARTITIONS):
         for page in pair.source.pages(partition, None):
+            rows = page.count
             expected = pair.expected(page)
             count += 1
             if expected.rejects or expected.duplicates:
@@ -112,7 +113,7 @@ def read_source(pair: Pair, tick: Callable[[int], None], leave: Callable[[str, E
             seen.ghosts += expected.ghosts
             seen.accepted += expected.accepted
             seen.foreign_seen = (seen.foreign_seen + expected.foreign)[:20]
-            tick(len(page.rows))
+            tick(rows)
     return seen
 
 
@@ -121,11 +122,12 @@ def read_sink(pair: Pair, partitions: Iterable[Partition], tick: Callable[[int],
     seen = Seen()
     for partition in partitions:
         for page in pair.reader.pages(partition, None):
-            pair.note(seen.digests, pair.held(page))
+            rows = page.count
+            pair.note_held(seen.digests, page)
             for reject in page.rejects:
                 seen.unreadable[reject.kind] = seen.unreadable.get(reject.kind, 0) + 1
             seen.unreadable_seen = (seen.unreadable_seen + [f"{r.place}: {r.reason}" for r in page.rejects])[:20]
-            tick(len(page.rows))
+            tick(rows)
     return seen
 
 
@@ -193,8 +195,9 @@ class DifferenceFinder:
     def _expected(self, tick: Callable[[int], None]) -> Iterator[Row]:
         for partition in self.pair.source.partitions(list(self.pair.kinds), WANTED_PARTITIONS):
             for page in self.pair.source.pages(partition, None):
-                yield from self.pair.expected(page).rows
-                tick(len(page.rows))
+                rows = page.count
+                yield from self.pair.expected(page).all_rows
+                tick(rows)
 
     def _held(self, tick: Callable[[int], None]) -> Iterator[Row]:
         for partition in self.reader.partitions(list(self.pair.kinds), WANTED_PARTITIONS):

@@ -140,9 +140,8 @@ def canonical(value: Value, *, is_plain: bool = False) -> bytes:
     return _dumped(_itself if is_plain else by_value, value, orjson.OPT_SORT_KEYS)
 
 
-def digest16(data: bytes) -> int:
-    """A 128-bit hash as an integer."""
-    return xxhash.xxh3_128_intdigest(data)
+digest16: Callable[[bytes], int] = xxhash.xxh3_128_intdigest
+"""A 128-bit hash as an integer."""
 
 
 def short_digest(data: bytes) -> str:

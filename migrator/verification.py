@@ -189,13 +189,14 @@ def ask(
     try:
         with show.progress("looking for users", source.size_hint()) as tick:
             for number, page in enumerate(_pages(source, plan.kinds)):
+                rows = page.count
                 expected = pair.expected(page)
-                people.note(expected.rows)
+                people.note(expected.all_rows)
                 people.leave(expected.rejects)
                 if alone:
                     report.take_in(expected.tallies)
                     state.note_left_behind(f"{number:010}", expected.rejects, expected.duplicates)
-                tick(len(page.rows))
+                tick(rows)
         now = datetime.now(UTC)
         clocks = (clock(now, plan.choice.source_zone), clock(now, plan.choice.sink_zone))
         known = Known(

@@ -516,7 +516,8 @@ def test_a_bug_of_ours_is_said_to_be_one(capfd: pytest.CaptureFixture[str], monk
 def test_an_account_that_does_not_close_is_said_with_its_figures(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("migrator.pair.Pair.note", lambda *_: None)
+    for name in ("note", "_note_alike"):
+        monkeypatch.setattr(f"migrator.pair.Pair.{name}", lambda *_: None)
     said = run(capfd, "migrate", "chat.db", "x.jsonl", "--workers", "1")  # else another kind may be the first
     assert said.code == 70
     last = [line for line in said.err.splitlines() if "a bug of migrator" in line][-1]

@@ -12,11 +12,11 @@ from migrator import load_mapping, plain
 from migrator.adapters.dynamodb_items import read_item
 from migrator.adapters.dynamodb_plain import PlainItems
 from migrator.adapters.dynamodb_values import check_item, from_item, to_item, write_units
-from migrator.adapters.dynamodb_wire import item_json, key_json
+from migrator.adapters.dynamodb_wire import Unread, item_json, key_json
 from migrator.adapters.json_rows import PlainLines, to_line
 from migrator.errors import RecordError
 from migrator.mapping import _as_form
-from migrator.model import Row, identity_key
+from migrator.model import Alike, Page, Row, identity_key
 from migrator.plain import Pattern, Signature, identity_pattern
 from migrator.values import canonical, to_json
 
@@ -116,6 +116,87 @@ def test_a_row_that_has_lost_a_field_has_lost_its_signature():
     assert (row.drop("a"), row.drop("a"), row.signature, row.record) == ("x", None, None, {"b": "y"})
 
 
+# Many at once
+
+
+@st.composite
+def alike(draw):
+    """Records of one signature."""
+    of = {
+        str: TEXTS,
+        int: st.integers(),
+        float: st.floats() | st.sampled_from((0.0, -0.0, 1.0)),
+        bool: st.booleans(),
+        type(None): st.none(),
+    }
+    ordinary = {
+        str: st.text('ab"\\\\,é', max_size=4),
+        int: st.integers(-9, 9),
+        float: st.floats(0.001, 9).map(lambda each: round(each, 1)),
+    }
+    columns = {}
+    count = draw(st.integers(1, 5))
+    names = st.lists(TEXTS | st.sampled_from(("user_id", "%s")), min_size=1, max_size=5, unique=True)
+    for name in draw(names):
+        kind = draw(st.sampled_from((str, str, int, float, bool, type(None))))
+        values = draw(st.sampled_from((of, ordinary, ordinary, ordinary))).get(kind, of[kind])
+        columns[name] = draw(st.lists(values, min_size=count, max_size=count))
+    return [dict(zip(columns, values)) for values in zip(*columns.values())]
+
+
+def as_columns(records):
+    return [*zip(*[record.values() for record in records])]
+
+
+@given(alike(), st.booleans())
+def test_many_records_at_once_have_the_bytes_and_the_texts_that_each_has_alone(records, null):
+    signature = Signature.of(records[0])
+    if signature is None:
+        return
+    alone = [signature.texts(record, null=null) for record in records]
+    texts = signature.all_texts(as_columns(records))
+    whole = signature.canonical(texts, len(records), null=null) if texts is not None else None
+    assert (whole is None) == any(said is None for said, _ in alone)
+    if whole is not None:
+        assert whole == [said for said, _ in alone]
+        assert [[column[turn] for column in texts] for turn in range(len(records))] == [said for _, said in alone]
+
+
+@given(alike(), st.lists(st.integers(0, 4), max_size=6))
+def test_a_pattern_is_filled_for_many_as_for_each(records, numbers):
+    signature = Signature.of(records[0])
+    texts = signature.all_texts(as_columns(records)) if signature else None
+    if texts:
+        pattern = Pattern([b"%", *(number % len(texts) for number in numbers), b"}"])
+        each = [[column[turn] for column in texts] for turn in range(len(records))]
+        assert pattern.fill_all(texts, len(records)) == [pattern.fill(said) for said in each]
+
+
+@given(alike())
+def test_rows_that_are_kept_as_columns_are_those_rows(records):
+    signature = Signature.of(records[0])
+    if signature is not None:
+        kept = Alike("fact", signature, as_columns(records), str)
+        assert [*kept] == [kept[turn] for turn in range(len(kept))]
+        assert [*kept] == [Row("fact", record, None, str(turn)) for turn, record in enumerate(records)]
+        assert {row.signature for row in kept} == {signature}
+        if len(kept) > 1:
+            assert [row for half in kept.halves() for row in half] == [*kept]
+        page = Page([Row("mood", {})], None, alike=[kept])
+        assert (page.count, len(page.rows), page.alike) == (1 + len(records), 1 + len(records), [])
+
+
+def kept_alike(rows):
+    """Rows with the signature of the first, and the others, which have another or none."""
+    signature = Signature.of(rows[0].record) if rows else None
+    same = [row for row in rows if signature and row.record and Signature.of(row.record) is signature]
+    if not same:
+        return None
+    kept = Alike(same[0].kind, signature, as_columns([row.record for row in same]), lambda turn: same[turn].place)
+    kept.texts = signature.all_texts(kept.columns)
+    return kept if kept.texts is not None else None
+
+
 # Items
 
 
@@ -158,6 +239,23 @@ def test_a_plain_item_is_the_item_that_every_other_way_makes_to_the_byte_of_its_
     assert orjson.loads(made.json) == orjson.loads(item_json(item)) == item
     assert made.key == key_json(item, layout.key)
     assert (made.size, made.units) == (size, write_units(item, size, layout.index))
+
+
+@given(st.lists(rows(), min_size=1, max_size=4), st.sampled_from(LAYOUTS))
+def test_the_items_of_many_rows_are_those_of_each(several, layout):
+    kept = kept_alike([row for row in several if row.kind == several[0].kind])
+    if kept is None:
+        return
+    items = PlainItems(layout)
+    each = [*kept]
+    for turn, row in enumerate(each):
+        row.texts = [column[turn] for column in kept.texts]
+    alone = [items.of(row) for row in each]
+    made = PlainItems(layout).of_all(kept)
+    assert (made is None) == (None in alone)
+    if made is not None:
+        assert [*made] == alone
+        assert [*made[::2]] == alone[::2]
 
 
 @st.composite
@@ -209,6 +307,55 @@ def test_the_row_of_a_plain_item_is_the_row_that_every_other_way_reads(given):
             assert row.signature is Signature.of(row.record)
 
 
+def by_place(rows):
+    return sorted(rows, key=lambda row: (row.place, row.kind, to_json(row.record)))
+
+
+@given(
+    st.sampled_from(LAYOUTS).flatmap(lambda layout: st.tuples(st.just(layout), st.lists(items(layout), max_size=6))),
+    st.booleans(),
+)
+def test_of_a_page_of_items_those_that_are_alike_are_the_rows_of_each(given, is_text):
+    """The same page again is read by what was learnt of it."""
+    layout, several = given
+    items = PlainItems(layout)
+    text = b"[%b]" % b",".join(map(item_json, several))
+    for _ in range(3):
+        found, left = items.rows(Unread(text, len(several)) if is_text else several)
+        assert sum(map(len, found)) + len(left) == len(several)
+        rows = [row for each in found for row in each]
+        others = [item for item in several if item not in left]
+        assert by_place(rows) == by_place([read_item(layout, item) for item in others])
+        for each in found:
+            assert {*map(type, each)} == {Row}
+            assert all(Signature.of(row.record) is each.signature is row.signature for row in each)
+
+
+def ordinary_items(count):
+    layout = load_mapping("luminoracore-v1.1").layouts["user_id/SK"]
+    for turn in range(count):
+        record = {
+            "user_id": "ana",
+            "category": "work",
+            "key": f"k{turn}",
+            "value": "é",
+            "confidence": 1 if turn % 3 else 0.5,
+        }
+        yield layout, to_item(layout.write(Row("fact", record)))
+        memory = {"user_id": "ana", "memory_key": f"m{turn}", "memory_value": "x"}
+        yield layout, to_item(layout.write(Row("memory", memory)))
+
+
+@pytest.mark.parametrize("is_text", [True, False])
+def test_the_items_of_an_ordinary_page_are_alike_whatever_kinds_are_mixed_in_it(is_text):
+    several = [item for _, item in ordinary_items(30)]
+    layout = next(layout for layout, _ in ordinary_items(1))
+    items = PlainItems(layout)
+    for _ in range(2):
+        found, left = items.rows(Unread(b"[%b]" % b",".join(map(item_json, several)), 60) if is_text else several)
+        assert (left, sum(map(len, found)), {each.kind for each in found}) == ([], 60, {"fact", "memory"})
+
+
 def test_an_ordinary_item_is_plain_and_one_under_another_key_is_not():
     layout = load_mapping("luminoracore-v1.1").layouts["user_id/SK"]
     record = {
@@ -235,6 +382,17 @@ def test_the_line_of_a_plain_row_is_the_line_that_every_other_way_makes(row, is_
     line = PlainLines(layout, is_document).of(row)
     if found[0] is not None:
         assert line == to_line(layout, is_document, layout.fit(row))
+
+
+@given(st.lists(rows(), min_size=1, max_size=4), st.booleans())
+def test_the_lines_of_many_rows_are_those_of_each(several, is_document):
+    kept = kept_alike([row for row in several if row.kind == several[0].kind])
+    if kept is None:
+        return
+    layout = _as_form(load_mapping("luminoracore-v1.1").layouts["json"], "json" if is_document else "jsonl")
+    lines = PlainLines(layout, is_document).of_all(kept)
+    if lines is not None:
+        assert lines == [to_line(layout, is_document, layout.fit(row)) for row in kept]
 
 
 def test_an_ordinary_fact_is_a_plain_item_in_every_table():

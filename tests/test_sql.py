@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,11 +21,16 @@ import pytest
 
 from migrator.adapters import sql, sql_source, sqlite_snapshot
 from migrator.adapters.base import Reader, Setting, Sink, Source
+from migrator.adapters.dynamodb_plain import PlainItems
+from migrator.adapters.memory import MemoryReader, MemoryStore
+from migrator.adapters.sql_rows import Rows
+from migrator.duplicates import Duplicates
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.kind_layout import KindLayout
 from migrator.layout import Layout
 from migrator.mapping_file import load_mapping
-from migrator.model import Address, Existing, Reject, Row
+from migrator.model import Address, Alike, Existing, Reject, Row
+from migrator.pair import Pair
 from stores import fetched
 
 ADAPTER = sql.ADAPTER
@@ -802,3 +808,82 @@ def test_a_file_that_took_the_place_of_the_one_we_made_is_not_ours(tmp_path: Pat
     assert not other._pace.alone  # type: ignore[attr-defined]
     with closing(sqlite3.connect(tmp_path / "chat.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+# Rows as columns -------------------------------------------------------------------------------------------------------
+
+CELLS = (
+    None, "", "text", 'says "no",', "é\\", "2026-01-02T03:04:05", 1, 0, -5, 2**53 + 1, 0.5, 1.0, -0.0, 1e300, b"\xff", "x" * 11_000,
+)  # fmt: skip
+
+
+def pages_of(path: Path, **options: Any) -> list[tuple[Any, ...]]:
+    found = source(path, **options)
+    pages = [page for part in found.partitions(KINDS, 1) for page in found.pages(part, None)]
+    counts = [page.count for page in pages]
+    assert counts == [len(page.rows) for page in pages]
+    return [(page.cursor, sorted(map(repr, page.rows)), sorted(map(repr, page.rejects))) for page in pages]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_pages_that_are_read_as_columns_are_those_that_are_read_row_by_row(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance, path = Random(seed), tmp_path / "chat.db"
+    cells = CELLS[: chance.choice([3, 6, 12, len(CELLS)])]
+    with closing(sqlite3.connect(database(path))) as db, db:
+        for turn in range(chance.choice([0, 1, 99, 100, 101, 300, 1_000, 1_030])):
+            odd = chance.choices(cells, k=2) if chance.random() < 0.5 else ["text", 0.5]
+            db.execute(
+                "INSERT INTO facts (user_id, category, key, value, confidence, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+                ("ana", "work", f"k{turn}", *odd, TIME),
+            )
+        if seed % 4 == 3:
+            db.execute("UPDATE facts SET value = cast(x'ff61' AS TEXT) WHERE id % 50 = 7")
+    as_columns = pages_of(path)
+    monkeypatch.setattr(Rows, "_page_of_columns", lambda *_: None)
+    assert as_columns == pages_of(path)
+
+
+def test_a_page_with_a_large_value_is_read_row_by_row_and_holds_no_more_than_it_may(tmp_path: Path) -> None:
+    """Columns are of many rows at once: none of them may be large."""
+    path = tmp_path / "chat.db"
+    with closing(sqlite3.connect(database(path))) as db, db:
+        insert = "INSERT INTO facts (user_id, category, key, value) VALUES ('ana', 'work', ?, ?)"
+        db.executemany(insert, ((f"k{turn}", "x" * 400_000) for turn in range(20)))
+    found = source(path)
+    pages = [page for part in found.partitions(KINDS, 1) for page in found.pages(part, None)]
+    assert [page.count for page in pages] == [3] * 6 + [2]
+    assert not any(page.alike for page in pages)
+
+
+@pytest.mark.parametrize("odd", [(1e-9, "x"), (0.5, "x#y")])
+def test_a_record_that_needs_a_closer_look_takes_few_others_with_it(
+    odd: tuple[float, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, looked = tmp_path / "chat.db", list[Row]()
+    with closing(sqlite3.connect(database(path))) as db, db:
+        insert = "INSERT INTO facts (user_id, category, key, confidence, created_at) VALUES ('ana', ?, ?, ?, ?)"
+        cells = (odd if turn == 700 else (0.5, "work") for turn in range(1_000))
+        db.executemany(insert, ((category, f"k{turn}", much, TIME) for turn, (much, category) in enumerate(cells)))
+    (page,) = [page for part in source(path).partitions(["fact"], 1) for page in source(path).pages(part, None)]
+    layout = MAPPING.layouts["user_id/SK"]
+    items = PlainItems(layout)
+
+    class Table(MemoryReader):
+        def fits_alike(self, rows: Alike) -> bool:
+            return items.makes(rows.kind, rows.signature)
+
+        def fit_alike(self, rows: Alike) -> bool:
+            return items.of_all(rows) is not None
+
+        def fit(self, row: Row) -> Row | Reject:
+            looked.append(row)
+            return super().fit(row)
+
+    table = Table(replace(setting(path), layout=layout), MemoryStore())
+    pair = Pair(source(path), table, dict(MAPPING.kinds), Duplicates(tmp_path / "none"))
+    expected = pair.expected(page)
+    assert 0 < len(looked) <= 32
+    assert sum(map(len, expected.alike)) + len(looked) == expected.tallies["fact"].read == 1_000
+    assert {"k700"} <= {row.record["key"] for row in looked}

@@ -25,6 +25,7 @@ from migrator.errors import RecordError, StoreError
 from migrator.layout import Layout
 from migrator.model import (
     Address,
+    Alike,
     Cursor,
     Existing,
     Finding,
@@ -214,6 +215,17 @@ class Reader(Source):
             return rejected(row, str(exc))
         return fitted
 
+    def fits_alike(self, rows: Alike) -> bool:
+        """Whether such rows, by their kind and signature, can be fitted all at once. This default leaves each to `fit`."""
+        return False
+
+    def fit_alike(self, rows: Alike) -> bool:
+        """Fit rows that have their texts, where each of them would be given back as it is: True if they are, and are encoded.
+
+        The store deletes none of what is fitted so (`remaining`). Asked where `fits_alike`.
+        """
+        return False
+
     def remaining(self, row: Row) -> float | None:
         """Seconds until the store itself deletes a row; None where it deletes nothing, or not this one."""
         return None
@@ -271,6 +283,10 @@ class Sink(ABC):
         The rows have been through `fit`. Identities within one slice are distinct. Calling again with the same rows changes nothing. May
         return before they are stored. Raises TransientStoreError if the same slice may succeed later; part of it may be stored.
         """
+
+    def upsert_alike(self, rows: Alike) -> None:
+        """The same for rows that `fit_alike` has fitted, into a sink that was empty."""
+        self.upsert(rows, Existing.EMPTY)
 
     def swap(self, pairs: Iterable[tuple[Row, Row]]) -> None:
         """Store each row over what is there, if that still is as it was when the two were compared; else `flush` gives what is there now.

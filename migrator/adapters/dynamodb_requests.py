@@ -26,6 +26,7 @@ from migrator.adapters.dynamodb_errors import (
 )
 from migrator.adapters.dynamodb_governor import QUARTER, READS, WRITES, Governor, Meter, Permit, provisioned
 from migrator.adapters.dynamodb_pace import PATIENCE, Pace, unless
+from migrator.adapters.dynamodb_wire import Unread
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.model import Address, Record, Shape
 
@@ -207,7 +208,7 @@ class Table:
     def _heard(self, operation: str, request: dict[str, Any], permit: Permit | None, answer: dict[str, Any]) -> None:
         """Raises TransientStoreError for an answer that brings nothing."""
         needed = _NEEDED.get(operation, "ResponseMetadata")
-        if not isinstance(answer.get(needed), list if needed == "Items" else dict):
+        if not isinstance(answer.get(needed), (list, Unread) if needed == "Items" else dict):
             raise no_answer(self.words, operation)  # a part of one
         meter = self._meter_of(operation)
         if meter and permit:

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from migrator.adapters.base import Flushed, Reader, Setting, Sink, is_as_it_was, rejected
 from migrator.adapters.dynamodb_errors import Refused, Taken, planning
@@ -25,7 +25,7 @@ from migrator.adapters.dynamodb_items import Items, only, place_of
 from migrator.adapters.dynamodb_oversize import PART_BYTES, Packed
 from migrator.adapters.dynamodb_pace import Pace
 from migrator.adapters.dynamodb_parts import Notes
-from migrator.adapters.dynamodb_plain import Stored
+from migrator.adapters.dynamodb_plain import Stock, Stored
 from migrator.adapters.dynamodb_requests import THREADS, Table, shape_words
 from migrator.adapters.dynamodb_source import DynamoDBReader
 from migrator.adapters.dynamodb_values import Item, item_size, to_item, write_units
@@ -33,6 +33,7 @@ from migrator.adapters.dynamodb_wire import Puts, key_json
 from migrator.errors import ConfigError, RecordError, StoreError, TransientStoreError
 from migrator.model import (
     Address,
+    Alike,
     Existing,
     Reject,
     Row,
@@ -64,6 +65,27 @@ class _Put(NamedTuple):
         return self.stored.packed.item
 
 
+class _PutsAlike(Sequence[_Put]):
+    """Some of the rows that are alike, by their numbers, in a batch: mostly nobody asks for one."""
+
+    def __init__(self, rows: Alike, numbers: range, stock: Stock) -> None:
+        self.rows, self.numbers, self.stock = rows, numbers, stock
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, number: int) -> _Put: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[_Put]: ...
+
+    def __getitem__(self, number: int | slice) -> _Put | list[_Put]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(len(self))[number]]
+        return _Put(self.rows[self.numbers[number]], self.stock[number])
+
+
 @dataclass(slots=True)
 class _Slice:
     """What came since `begin`: the batch that grows, those under way, and which row has which key."""
@@ -75,7 +97,7 @@ class _Slice:
     batch_units: int = 0
     pending: deque[Future[Flushed]] = field(default_factory=deque)
     flushed: Flushed = field(default_factory=Flushed)
-    rows: dict[bytes, Row] = field(default_factory=dict)
+    rows: dict[bytes, Row | Alike] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
 
@@ -130,6 +152,8 @@ class DynamoDBSink(Sink):
         for put in _spread(puts):
             key, row = put.stored.key, put.row
             there = now.rows.get(key)
+            if isinstance(there, Alike):
+                there = there[_stock(there).keys.index(key)]
             if there is None:
                 now.rows[key] = row
             elif self._name(there) != self._name(row):
@@ -141,6 +165,25 @@ class DynamoDBSink(Sink):
             self._add(key, put)
         if self._lane is not None:
             self._lane.turn()
+
+    def upsert_alike(self, rows: Alike) -> None:
+        now, stock, each = self._slice, _stock(rows), BATCH_ITEMS
+        batches = len(stock) // each
+        if not now.rows.keys().isdisjoint(stock.keys) or len({*stock.keys}) < len(stock):
+            self.upsert(rows, Existing.EMPTY)
+            return
+        if now.existing is not Existing.EMPTY:
+            self._send()
+            now.existing = Existing.EMPTY
+        for first in range(batches):  # as `_spread` has it
+            numbers = range(first, batches * each, batches)
+            some = stock[numbers.start : numbers.stop : numbers.step]
+            if sum(some.sizes) > BATCH_BYTES or sum(some.units) > self._table.writes.burst:
+                self.upsert([rows[number] for number in numbers], Existing.EMPTY)
+                continue
+            now.rows.update(dict.fromkeys(some.keys, rows))
+            self._hand_over(now, _PutsAlike(rows, numbers, some))
+        self.upsert([rows[number] for number in range(batches * each, len(rows))], Existing.EMPTY)
 
     def swap(self, pairs: Iterable[tuple[Row, Row]]) -> None:
         now = self._slice
@@ -154,7 +197,7 @@ class DynamoDBSink(Sink):
             else:
                 self._submit(now, partial(self._put_over, before=before), [put])
 
-    def _put_over(self, now: _Slice, puts: list[_Put], before: Row) -> Flushed:
+    def _put_over(self, now: _Slice, puts: Sequence[_Put], before: Row) -> Flushed:
         """Puts an item over another that is still as it was: read once more, and put under the condition that this very item is there."""
         (put,) = puts
         item = self._get(now, only(self.layout.key, put.item))
@@ -183,7 +226,7 @@ class DynamoDBSink(Sink):
         for row in rows:
             self._submit(now, partial(self._delete, row=row), [])
 
-    def _delete(self, now: _Slice, puts: list[_Put], row: Row) -> Flushed:
+    def _delete(self, now: _Slice, puts: Sequence[_Put], row: Row) -> Flushed:
         """Deletes an item that is still as it was: read once more, and deleted under the condition that this very item is there."""
         key = only(self.layout.key, to_item(self.layout.write(row)))
         item = self._get(now, key)
@@ -238,37 +281,40 @@ class DynamoDBSink(Sink):
 
     def _send(self) -> None:
         now = self._slice
+        puts, now.batch, now.batch_bytes, now.batch_units = list(now.batch.values()), {}, 0, 0
+        self._hand_over(now, puts)
+
+    def _hand_over(self, now: _Slice, puts: Sequence[_Put]) -> None:
         if now.stop.is_set():
             self._abandon()
             raise now.error or StoreError("the slice was given up: begin it again")
-        if not now.batch:
+        if not puts:
             return
-        puts, now.batch, now.batch_bytes, now.batch_units = list(now.batch.values()), {}, 0, 0
         if now.existing is Existing.REFUSE:
             self._submit(now, self._put_where_nothing_is, puts)
         elif not self._is_on_its_way(now, puts):
             self._submit(now, self._put_batch, puts)
 
-    def _submit(self, now: _Slice, write: Callable[[_Slice, list[_Put]], Flushed], puts: list[_Put]) -> None:
+    def _submit(self, now: _Slice, write: Callable[[_Slice, Sequence[_Put]], Flushed], puts: Sequence[_Put]) -> None:
         while len(now.pending) >= PENDING:
             self._collect()
         now.pending.append(self._table.pool.submit(self._guarded, now, write, puts))
 
-    def _is_on_its_way(self, now: _Slice, puts: list[_Put]) -> bool:
+    def _is_on_its_way(self, now: _Slice, puts: Sequence[_Put]) -> bool:
         """Whether a batch has gone the fast way: if there is one, for what needs nothing but a batch, while nothing is in trouble."""
         if self._before_lane >= 0:
             self._before_lane -= 1
-            if self._before_lane < 0 or sys.modules.get("aiohttp") is not None:  # imported already, it costs nothing
+            if (
+                self._before_lane < 0 or sys.modules.get("migrator.adapters.dynamodb_fast") is not None
+            ):  # imported already, it costs nothing
                 self._before_lane = -1
                 self._lane = self._opened_lane()
         needs_more = self._items.oversize.is_used and (
-            now.existing is Existing.REPLACE or any(put.stored.texts for put in puts)
+            now.existing is Existing.REPLACE or (type(puts) is list and any(put.stored.texts for put in puts))
         )
         if self._lane is None or needs_more:
             return False
-        return self._lane.send(
-            _request(puts), sum(put.stored.units for put in puts), partial(self._answered, now, puts)
-        )
+        return self._lane.send(_request(puts), _units(puts), partial(self._answered, now, puts))
 
     def _opened_lane(self) -> Lane | None:
         try:
@@ -277,9 +323,11 @@ class DynamoDBSink(Sink):
             return None
         return opened(self._table)
 
-    def _answered(self, now: _Slice, puts: list[_Put], left: list[Item] | None) -> None:
+    def _answered(self, now: _Slice, puts: Sequence[_Put], left: list[Item] | None) -> None:
         """What of a batch is not stored, or not known to be, goes the ordinary way; all of it if what is left is none of it."""
         if left is not None:
+            if not left:
+                return
             keys = {key_json(item, self.layout.key) for item in left}
             these = [put for put in puts if put.stored.key in keys]
             puts = these if len(these) == len(left) else puts
@@ -320,7 +368,9 @@ class DynamoDBSink(Sink):
         while now.pending:
             now.pending.popleft().exception()
 
-    def _guarded(self, now: _Slice, write: Callable[[_Slice, list[_Put]], Flushed], puts: list[_Put]) -> Flushed:
+    def _guarded(
+        self, now: _Slice, write: Callable[[_Slice, Sequence[_Put]], Flushed], puts: Sequence[_Put]
+    ) -> Flushed:
         """In a thread of the pool: the first error ends the other threads' waiting, and is the one that is told."""
         try:
             return write(now, puts)
@@ -330,15 +380,15 @@ class DynamoDBSink(Sink):
                 now.stop.set()
             raise
 
-    def _put_batch(self, now: _Slice, puts: list[_Put]) -> Flushed:
+    def _put_batch(self, now: _Slice, puts: Sequence[_Put]) -> Flushed:
         request = {self._table.name: _request(puts)}
         if self._items.oversize.is_used and now.existing is Existing.REPLACE:
             for item in self._items.fetch([only(self.layout.key, put.item) for put in puts]):
                 self._note(now, item)
         try:
-            for put in puts:
+            for put in puts if type(puts) is list else ():
                 self._put_parts(now, put)
-            for _ in self._table.batches("batch_write_item", request, now.stop, sum(put.stored.units for put in puts)):
+            for _ in self._table.batches("batch_write_item", request, now.stop, _units(puts)):
                 pass
         except Refused as exc:
             if len(puts) == 1:
@@ -348,7 +398,7 @@ class DynamoDBSink(Sink):
             return Flushed(rejects=[reject for each in alone for reject in each.rejects])
         return Flushed()
 
-    def _put_where_nothing_is(self, now: _Slice, puts: list[_Put]) -> Flushed:
+    def _put_where_nothing_is(self, now: _Slice, puts: Sequence[_Put]) -> Flushed:
         flushed = Flushed()
         for put in puts:
             try:
@@ -457,8 +507,18 @@ class DynamoDBSink(Sink):
         self._table.close()
 
 
-def _request(puts: list[_Put]) -> Puts:
-    return Puts(put.stored.json for put in puts)
+def _stock(rows: Alike) -> Stock:
+    """What `fit_alike` has made of them."""
+    assert isinstance(rows.encoded, Stock)
+    return rows.encoded
+
+
+def _request(puts: Sequence[_Put]) -> Puts:
+    return Puts(puts.stock.jsons if isinstance(puts, _PutsAlike) else [put.stored.json for put in puts])
+
+
+def _units(puts: Sequence[_Put]) -> int:
+    return sum(puts.stock.units if isinstance(puts, _PutsAlike) else [put.stored.units for put in puts])
 
 
 def _spread(puts: list[_Put]) -> Iterator[_Put]:

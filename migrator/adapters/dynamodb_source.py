@@ -7,7 +7,7 @@ a value becomes and what an item weighs to `dynamodb_values`, what attributes sa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from migrator.model import (
     FOREIGN,
     UNKNOWN_KIND,
     Address,
+    Alike,
     Cursor,
     Foreign,
     Found,
@@ -43,6 +44,7 @@ from migrator.model import (
 from migrator.values import canonical, is_number
 
 _FEW = 100  # items that are enough to tell what a table holds, mostly
+_AT_ONCE = 4 * PAGE_ROWS  # items that are asked for where no slice ends behind a page
 _END = "end"  # the cursor behind the last page
 
 
@@ -78,10 +80,18 @@ class DynamoDBSource(Source):
     def pages(self, partition: Partition, after: Cursor) -> Iterator[Page]:
         if after == _END:
             return
+        yield from self._pages(partition, after, PAGE_ROWS)
+
+    def _pages(self, partition: Partition, after: Cursor, most: int, without: Set[str] = frozenset()) -> Iterator[Page]:
+        """`without`: pages whose items all are of these kinds, and lie where they belong, may be left out."""
         last: Item = {}
         oversize = self._items.oversize
-        for items, behind in self._scan(partition.spec, after, PAGE_ROWS):
+        for items, behind in self._scan(partition.spec, after, most):
             page, size = Page([], behind or _END), 0
+            if not oversize.is_used:
+                if without and self._items.plain.lie_right(items, without):
+                    continue
+                page.alike, items = self._items.plain.rows(items)
             for item, found, taken in self._items.read_all(items):
                 if size >= PAGE_BYTES:  # of what lies in parts there may be more than a page in 1 MB of items
                     page.cursor = only(self.layout.key, last)
@@ -205,7 +215,9 @@ class DynamoDBSource(Source):
         mates: dict[str, Item] = {}
         guaranteed = {kind for kind in kinds if kind in self.layout.kinds and self.layout.guarantees(kind)}
         for partition in self.partitions(kinds, 1):
-            for page in self.pages(partition, None):
+            for page in self._pages(partition, None, _AT_ONCE, guaranteed):
+                # What is alike lies where its record belongs.
+                page.alike = [rows for rows in page.alike if rows.kind in kinds and rows.kind not in guaranteed]
                 for row in page.rows:
                     if row.kind not in kinds:
                         continue
@@ -299,6 +311,13 @@ class DynamoDBReader(DynamoDBSource, Reader):
             return rejected(row, str(exc))
         fitted.encoded = None if stored.texts else stored
         return fitted
+
+    def fits_alike(self, rows: Alike) -> bool:
+        return self._items.plain.makes(rows.kind, rows.signature)
+
+    def fit_alike(self, rows: Alike) -> bool:
+        rows.encoded = self._items.plain.of_all(rows)
+        return rows.encoded is not None
 
     def remaining(self, row: Row) -> float | None:
         name = self._expiring[row.kind]

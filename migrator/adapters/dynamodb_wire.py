@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import base64
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import cached_property
+from typing import Any, overload
 
 import orjson
 
 from migrator.adapters.dynamodb_signing import Pattern
+from migrator.errors import TransientStoreError
 
 _READING = ("Scan", "Query", "BatchGetItem")
 _BODY = "body of migrator"  # our name in the context of a request
@@ -28,6 +31,41 @@ class Puts(list[bytes]):
     def plain(self) -> list[dict[str, Any]]:
         """The same for boto3 to write."""
         return [{"PutRequest": {"Item": _with_bytes(orjson.loads(item))}} for item in self]
+
+
+class Unread(Sequence[dict[str, Any]]):
+    """The items of a page of a scan, so many, as they stand in the answer until somebody asks for one."""
+
+    def __init__(self, text: bytes, total: int) -> None:
+        self.text, self.total = text, total
+
+    @cached_property
+    def _items(self) -> list[dict[str, Any]]:
+        return read_items(self.text)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, number: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, number: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        return self._items[number]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._items)
+
+
+def read_items(text: bytes) -> list[dict[str, Any]]:
+    """Raises TransientStoreError for what is no JSON: it was damaged on its way."""
+    try:
+        items: list[dict[str, Any]] = orjson.loads(text)
+    except ValueError as exc:
+        raise TransientStoreError("DynamoDB's answer is damaged; run again") from exc
+    return _with_bytes(items) if b'"B' in text else items
 
 
 class Wire:
@@ -118,10 +156,9 @@ class Wire:
     ) -> None:
         """Raises NoAnswer for half an answer, or a page of a proxy between. Of an error the status says enough."""
         body, is_error = response_dict["body"], response_dict["status_code"] >= 300
-        try:
-            told = orjson.loads(body)
-        except ValueError:
-            told = None
+        told: Any = None
+        with suppress(ValueError):
+            told = _page(body) if operation_model.name == "Scan" and not is_error else orjson.loads(body)
         is_dynamodbs = type(told) is dict and (
             not told or not told.keys().isdisjoint(operation_model.output_shape.members)
         )
@@ -131,8 +168,25 @@ class Wire:
             if type(told) is not dict:
                 response_dict["body"] = b""  # botocore stumbles over some
         elif not is_error and operation_model.name in _READING:
-            customized_response_dict.update(_with_bytes(told) if b'"B' in body else told)
+            is_small = type(told.get("Items")) is Unread  # what there is beside them
+            customized_response_dict.update(_with_bytes(told) if is_small or b'"B' in body else told)
             response_dict["body"] = b"{}"
+
+
+def _page(body: bytes) -> Any:
+    """An answer, but for its items, which stay `Unread`. Raises ValueError for what is no JSON."""
+    begin = body.find(b'"Items":[') + 8
+    end = len(body) - 1 if body.endswith(b"}]}") else body.rfind(b'}],"') + 2
+    if 8 <= begin < end:
+        told = _parsed(body[:begin] + b"[]" + body[end:])  # cut within a text it would be no JSON
+        if type(told) is dict and told.get("Items") == [] and type(told.get("Count")) is int:
+            return told | {"Items": Unread(body[begin:end], told["Count"])}
+    return orjson.loads(body)
+
+
+def _parsed(text: bytes) -> Any:
+    with suppress(ValueError):
+        return orjson.loads(text)
 
 
 class NoAnswer(Exception):

@@ -68,6 +68,10 @@ class PartFile:
         if self._size >= PAGE_BYTES:
             self._pour()
 
+    def add_all(self, texts: Sequence[bytes]) -> None:
+        """A page of them, one behind the other."""
+        self.add(self._between.join(texts))
+
     def finish(self) -> None:
         self._pour()
         sync(self._file)

@@ -12,7 +12,7 @@ from migrator.adapters.json_text import parsed
 from migrator.errors import RecordError
 from migrator.kind_layout import KindLayout
 from migrator.layout import Layout
-from migrator.model import FOREIGN, UNKNOWN_KIND, Foreign, Origin, Record, Reject, Row, some_names
+from migrator.model import FOREIGN, UNKNOWN_KIND, Alike, Foreign, Origin, Record, Reject, Row, some_names
 from migrator.plain import Pattern, Signature
 from migrator.values import Value, to_json, to_plain_json
 
@@ -47,11 +47,23 @@ class PlainLines:
         """The text of a row that has its texts, and that `Layout.fit` leaves as it is; None where it must be made the general way."""
         if row.texts is None or row.signature is None or row.origin is not None:
             return None
-        known = row.kind, row.signature
-        if known not in self._patterns:
-            self._patterns[known] = self._pattern(*known)
-        pattern = self._patterns[known]
+        pattern = self._known(row.kind, row.signature)
         return pattern.fill(row.texts) if pattern is not None else None
+
+    def makes(self, kind: str, signature: Signature) -> bool:
+        """Whether names and types tell the text of a row."""
+        return self._known(kind, signature) is not None
+
+    def of_all(self, rows: Alike) -> list[bytes] | None:
+        """The texts of rows that have theirs, in the same way."""
+        pattern = self._known(rows.kind, rows.signature)
+        return pattern.fill_all(rows.texts, len(rows)) if pattern is not None and rows.texts is not None else None
+
+    def _known(self, kind: str, signature: Signature) -> Pattern | None:
+        known = kind, signature
+        if known not in self._patterns:
+            self._patterns[known] = self._pattern(kind, signature)
+        return self._patterns[known]
 
     def _pattern(self, kind: str, signature: Signature) -> Pattern | None:
         recipe = self._layout.recipe(kind, signature.names)

@@ -33,6 +33,7 @@ from migrator.errors import ConfigError, StoreError
 from migrator.files import private, put_whole, sync, sync_folder
 from migrator.model import (
     Address,
+    Alike,
     Existing,
     Row,
     Traits,
@@ -106,6 +107,10 @@ class FileSink(Sink):
             for row in rows:
                 line = row.encoded or to_line(self.layout, self.is_document, row)
                 self._part(row.kind if self.is_document else "all").add(line)
+
+    def upsert_alike(self, rows: Alike) -> None:
+        with sorted_errors(self.path):
+            self._part(rows.kind if self.is_document else "all").add_all(rows.encoded or [])
 
     def flush(self) -> Flushed:
         with sorted_errors(self.path):

@@ -39,6 +39,7 @@ from migrator.model import (
     FOREIGN,
     UNKNOWN_KIND,
     Address,
+    Alike,
     Cursor,
     Foreign,
     Holdings,
@@ -121,6 +122,16 @@ class JsonReader(Reader):
         except (RecordError, ValueError, RecursionError) as exc:
             return rejected(row, str(exc))
         return fitted
+
+    def fits_alike(self, rows: Alike) -> bool:
+        return self._plain.makes(rows.kind, rows.signature)
+
+    def fit_alike(self, rows: Alike) -> bool:
+        lines = self._plain.of_all(rows)
+        if lines is None or max(map(len, lines)) > self.setting.record_bytes:
+            return False
+        rows.encoded = lines
+        return True
 
     def weigh(self, row: Row) -> Weight:
         return Weight(len(row.encoded or to_line(self.layout, self.is_document, row)) + 1)

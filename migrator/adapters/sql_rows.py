@@ -10,13 +10,18 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 
-from migrator.adapters.base import Setting, is_full, too_large
+from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Setting, is_full, too_large
 from migrator.adapters.sql_dialect import Connection, Dialect, Key, Table
 from migrator.errors import StoreError
 from migrator.model import Found, Page, Record, Reject, Row
 from migrator.values import Value
+
+_ROWS_AT_ONCE = 100  # of a page of columns: these are read before their size is looked at
+_SMALL = PAGE_BYTES // _ROWS_AT_ONCE  # bytes of a value in such a page
+_PAGES_BY_ROW = 20  # after one that could not be read so
 
 _INDEX_STEP = 20_000  # rows read in one go while the index of identities is built: a lock is held that long
 
@@ -29,9 +34,54 @@ class Rows:
         self._by_key = dialect.by_key(table)
         self._weigh: dict[tuple[type, ...], Callable[[tuple[Value, ...]], int]] = {}
         self._read = setting.layout.reading(table.kind.kind.name, table.names)
+        self._large = 0  # pages that are read row by row before another is read as columns
 
     def page(self, after: Key, upto: Key) -> tuple[Page, bool]:
         """The next page behind a key (empty: the start), and whether there may be more."""
+        if self._large:
+            self._large -= 1
+        elif (page := self._page_of_columns(after, upto)) is not None:
+            return page
+        else:
+            self._large = _PAGES_BY_ROW
+        return self._page_by_row(after, upto)
+
+    def _page_of_columns(self, after: Key, upto: Key) -> tuple[Page, bool] | None:
+        """The same where all rows can be read, and none is large; else None."""
+        if 4 * _SMALL * len(self.table.names) > self.setting.record_bytes:
+            return None
+        found: list[tuple[Value, ...]] = []
+        size = 0
+        before = self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _SMALL)
+        try:
+            with closing(self.connection.cursor()) as run:  # it holds a lock
+                run.execute(self.dialect.page(self.table, bool(after), bool(upto)), (*after, *upto))
+                while len(found) < PAGE_ROWS and size < PAGE_BYTES and (some := run.fetchmany(_ROWS_AT_ONCE)):
+                    found += some
+                    size += sum(map(_column_size, zip(*some)))
+        except sqlite3.Error as exc:
+            if not _is_unreadable(exc):
+                raise
+            return None
+        finally:
+            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
+        width = len(self.table.key)
+        page = Page([], list(found[-1][:width] if found else after))
+        for types, rows in _by_types(found).items():
+            columns = [*zip(*rows)]
+            keys = columns[:width]
+            alike = self._read.alike(columns[width:], types[width:], partial(self._place, keys))
+            if alike is not None:
+                page.alike.append(alike)
+                continue
+            for row in rows:
+                page.add(self._read.row(row[width:], types[width:], self.table.place(row[:width])))
+        return page, bool(found)
+
+    def _place(self, keys: list[tuple[Value, ...]], number: int) -> str:
+        return self.table.place(tuple([column[number] for column in keys]))
+
+    def _page_by_row(self, after: Key, upto: Key) -> tuple[Page, bool]:
         page, size, last, width = Page([], list(after)), 0, after, len(self.table.key)
         while not is_full(page, size):
             try:
@@ -120,7 +170,7 @@ class Rows:
                 Reject(self.table.kind.kind.name, place, too_large(exact, self.setting.record_bytes), held)
             )
             return exact
-        found = self._read(values, types, place)
+        found = self._read.row(values, types, place)
         if type(found) is Row:
             page.rows.append(found)
         else:
@@ -171,6 +221,25 @@ class Rows:
 def size_of(values: Iterable[Value]) -> int:
     """About how much values take: text counts its characters."""
     return sum([len(v) if type(v) is str or type(v) is bytes else 8 for v in values])
+
+
+def _column_size(column: Sequence[Value]) -> int:
+    """`size_of`, in one step where all are text."""
+    try:
+        return sum(map(len, column))
+    except TypeError:
+        return size_of(column)
+
+
+def _by_types(rows: list[tuple[Value, ...]]) -> dict[tuple[type, ...], list[tuple[Value, ...]]]:
+    """Rows by the types of their values, in their order."""
+    of_columns = [{*map(type, column)} for column in zip(*rows)]
+    if all(len(types) == 1 for types in of_columns):
+        return {tuple([types.pop() for types in of_columns]): rows} if rows else {}
+    found: dict[tuple[type, ...], list[tuple[Value, ...]]] = {}
+    for row in rows:
+        found.setdefault(tuple(map(type, row)), []).append(row)
+    return found
 
 
 def _weighing(types: tuple[type, ...]) -> Callable[[tuple[Value, ...]], int]:

@@ -86,16 +86,18 @@ class SqlSource(Source):
 
     def pages(self, partition: Partition, after: Cursor) -> Iterator[Page]:
         spec = partition.spec
-        last, more = tuple(after or spec["after"]), True
+        last, more, rows = tuple(after or spec["after"]), True, None
         while more:
             # A page is one short statement: on a file in use it holds a lock no longer than that.
             with sorted_errors(f"{self.text}, reading"):
                 at = self._table(spec["kind"])
                 if at is None:
                     return
-                page, more = Rows(at[0], self.dialect, at[1], self.setting).page(last, tuple(spec["upto"]))
+                if rows is None or (rows.connection, rows.table) != at:
+                    rows = Rows(at[0], self.dialect, at[1], self.setting)
+                page, more = rows.page(last, tuple(spec["upto"]))
             last = tuple(page.cursor)
-            if page.rows or page.rejects:
+            if page.count or page.rejects:
                 yield page
 
     def holds(self, kinds: Sequence[str]) -> Holdings:

@@ -63,11 +63,13 @@ def read(*addresses: str) -> Run:
 def migrate_timing_the_digest(source: str, sink: str, state: str, note: str, **options: Any) -> Run:
     """`migrate` on one worker, that leaves in the file `note` how many seconds of CPU went into digests.
 
-    That is `Pair.note`, and what makes a row's canonical bytes before it is fitted, though an item or a line is made of the same texts.
+    That is `Pair.note`, and what makes a row's canonical bytes before it is fitted, though an item or a line is made of the same texts; and the same of
+    rows that are alike.
     """
     run = migrate(source, sink, state, workers=1, **options)
     pair = import_module("migrator.pair").Pair
-    inner, spent, is_within = (pair.note, pair._plain), [0.0], [False]
+    inner = {name: getattr(pair, name) for name in ("note", "_plain", "_said", "_note_alike")}
+    spent, is_within = [0.0], [False]
 
     def of(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
@@ -83,11 +85,13 @@ def migrate_timing_the_digest(source: str, sink: str, state: str, note: str, **o
         return call
 
     def timed() -> int:
-        pair.note, pair._plain = map(of, inner)
+        for name, function in inner.items():
+            setattr(pair, name, of(function))
         try:
             return run()
         finally:
-            pair.note, pair._plain = inner
+            for name, function in inner.items():
+                setattr(pair, name, function)
             Path(note).write_text(repr(spent[0]))
 
     return timed
