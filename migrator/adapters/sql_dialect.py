@@ -1,7 +1,7 @@
 """The tables of an SQL database, and the statements that read and write them.
 
-Knows SQLAlchemy, types, unique indexes, NULL in comparisons, upserts and DDL; what differs between databases is a Dialect. Compiles
-statements and runs none of them on rows: that is left to `sql_rows` and `sql`. What a column means is left to the layout.
+Knows types, unique indexes, NULL in comparisons, upserts and DDL; what differs between databases is a Dialect. Writes statements
+and runs none of them on rows: that is left to `sql_rows` and `sql`. What a column means is left to the layout.
 
 To add a database: a subclass of Dialect, and its scheme in `DIALECTS`.
 """
@@ -16,12 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec
-
-import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.pool import StaticPool
-from sqlalchemy.sql import ClauseElement, ColumnElement
+from typing import Concatenate, Literal, NamedTuple, ParamSpec
 
 from migrator.adapters.base import PAGE_ROWS
 from migrator.errors import ConfigError
@@ -107,26 +102,27 @@ class Table:
 
 
 _P = ParamSpec("_P")
-_Compile = Callable[Concatenate["Dialect", Table, _P], str]
+_Write = Callable[Concatenate["Dialect", Table, _P], str]
 
 
-def _once(compile_it: _Compile[_P]) -> _Compile[_P]:
-    """Keep a table's statement: to compile it takes longer than to run it."""
+def _once(write_it: _Write[_P]) -> _Write[_P]:
+    """Keep a table's statement: to write it takes longer than to run it."""
 
-    @wraps(compile_it)
+    @wraps(write_it)
     def kept(self: Dialect, table: Table, /, *args: _P.args, **options: _P.kwargs) -> str:
-        which = (compile_it.__name__, args, *options.values())
+        which = (write_it.__name__, args, *options.values())
         if which not in table.statements:
-            table.statements[which] = compile_it(self, table, *args, **options)
+            table.statements[which] = write_it(self, table, *args, **options)
         return table.statements[which]
 
     return kept
 
 
 class Dialect(ABC):
-    """What differs between databases: types, NULL in comparisons and indexes, upserts, DDL. Statements are compiled once and run on tuples."""
+    """What differs between databases: types, NULL in comparisons and indexes, upserts, DDL. Statements are written once and run on tuples.
 
-    sa_dialect: sa.Dialect
+    Their parameters are in the order in which the docstrings name them.
+    """
 
     @abstractmethod
     def tables(self, connection: Connection) -> dict[str, tuple[str, ...]]:
@@ -137,11 +133,11 @@ class Dialect(ABC):
         """The kind's table (the first of its collections) as it is, or None."""
 
     @abstractmethod
-    def same(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
-        """Equal to the byte, and NULL equal to NULL."""
+    def same(self, column: str) -> str:
+        """A column equal to a parameter to the byte, and NULL equal to NULL."""
 
     @abstractmethod
-    def null_as_value(self, value: ColumnElement[Any]) -> ColumnElement[Any]:
+    def null_as_value(self, expression: str) -> str:
         """An expression that is equal for equal values, and for NULL and NULL; what our own indexes hold of a column that may be NULL."""
 
     @abstractmethod
@@ -152,10 +148,6 @@ class Dialect(ABC):
         """
 
     @abstractmethod
-    def upserting(self, table: Table, replace: bool) -> ClauseElement:
-        """INSERT of all columns that, where the identity is taken, replaces the row or does nothing. For tables with `conflict`."""
-
-    @abstractmethod
     def problem(self, column: Column, value: Value) -> str | None:
         """Why a column would not give this value back, or None."""
 
@@ -163,154 +155,147 @@ class Dialect(ABC):
     def takes_any(self, column: Column, sort: type) -> bool:
         """Whether a column gives every value of a Python type back, as far as a text is Unicode."""
 
-    # The rest is the same everywhere.
-
-    def text(self, statement: ClauseElement, *parameters: str) -> str:
-        """The statement for the driver, which takes its parameters in this order."""
-        compiled = statement.compile(dialect=self.sa_dialect)
-        assert isinstance(compiled, sa.sql.compiler.SQLCompiler)
-        assert compiled.positiontup == list(parameters)
-        return compiled.string
+    # The rest is standard SQL.
 
     def quote(self, name: str) -> str:
-        return self.sa_dialect.identifier_preparer.quote_identifier(name)
+        """An identifier that is one whatever it holds: no name of a file's is ever taken for anything else."""
+        return '"' + name.replace('"', '""') + '"'
 
     @_once
     def page(self, table: Table, after: bool, upto: bool) -> str:
-        """Key and columns of the next rows behind a key, in the order of keys."""
-        base, key = self._base(table), _columns(table.key)
-        statement = sa.select(*key, *(base.c[name] for name in table.names)).select_from(base).order_by(*key)
-        parameters: list[str] = []
-        for wanted, prefix in ((after, "after"), (upto, "upto")):
-            if wanted:
-                names = [f"{prefix}{i}" for i in range(len(key))]
-                # One column is compared as such: SQLite does not seek on a row value of one.
-                left: Any = key[0] if len(key) == 1 else sa.tuple_(*key)
-                right: Any = sa.bindparam(names[0]) if len(key) == 1 else sa.tuple_(*map(sa.bindparam, names))
-                statement = statement.where(left > right if prefix == "after" else left <= right)
-                parameters += names
-        return self.text(statement.suffix_with(f"LIMIT {PAGE_ROWS}"), *parameters)
+        """Key and columns of the next rows behind a key (`after`), as far as another (`upto`), in the order of keys."""
+        key = self._key(table)
+        # One column is compared as such: SQLite does not seek on a row value of one.
+        left, right = (key[0], "?") if len(key) == 1 else (f"({_list(key)})", f"({_marks(key)})")
+        terms = [f"{left} > {right}"] * after + [f"{left} <= {right}"] * upto
+        where = f" WHERE {' AND '.join(terms)}" if terms else ""
+        return f"{self._select([*key, *self._names(table)], table)}{where} ORDER BY {_list(key)} LIMIT {PAGE_ROWS}"
 
     @_once
     def by_key(self, table: Table) -> str:
-        """The columns of one row."""
-        return self._by_key(table, _columns(table.names))
+        """The columns of the row with a key."""
+        return f"{self._select(self._names(table), table)} WHERE {self._is_key(table)}"
 
     @_once
     def value_by_key(self, table: Table, name: str) -> str:
-        """Type and value of one column of one row."""
-        return self._by_key(table, [sa.func.typeof(sa.column(name)), sa.column(name)])
-
-    def _by_key(self, table: Table, wanted: Sequence[ColumnElement[Any]]) -> str:
-        names = [f"k{i}" for i in range(len(table.key))]
-        where = [sa.column(k) == sa.bindparam(n) for k, n in zip(table.key, names)]
-        return self.text(sa.select(*wanted).select_from(self._base(table)).where(*where), *names)
+        """Type and value of one column of the row with a key."""
+        column = self.quote(name)
+        return f"{self._select([f'typeof({column})', column], table)} WHERE {self._is_key(table)}"
 
     @_once
     def by_identity(self, table: Table) -> str:
         """Key of the first row with an identity."""
-        base, key = self._base(table), _columns(table.key)
-        names = [f"i{i}" for i in range(len(table.identity))]
-        terms = [self._is(table, column, sa.bindparam(name)) for column, name in zip(table.identity, names)]
-        statement = sa.select(*key).select_from(base).where(*terms).order_by(*key)
-        return self.text(statement.suffix_with("LIMIT 1"), *names)
+        key, terms = self._key(table), " AND ".join(self._is(table, name) for name in table.identity)
+        return f"{self._select(key, table)} WHERE {terms} ORDER BY {_list(key)} LIMIT 1"
 
-    def _is(self, table: Table, column: str, value: ColumnElement[Any]) -> ColumnElement[bool]:
-        if table.conflict == "own" and not table.by_name[column].required:
-            return self.null_as_value(sa.column(column)) == self.null_as_value(value)
-        return self.same(sa.column(column), value)
+    def _is(self, table: Table, name: str) -> str:
+        column = self.quote(name)
+        if table.conflict == "own" and not table.by_name[name].required:
+            return f"{self.null_as_value(column)} = {self.null_as_value('?')}"
+        return self.same(column)
 
     @_once
     def asked(self, table: Table, columns: tuple[str, ...], count: int) -> str:
         """The columns of all rows that have one of `count` values, or rows of values, in these columns."""
-        base = self._base(table)
-        names = [[f"v{n}_{i}" for i in range(len(columns))] for n in range(count)]
-        left: Any = base.c[columns[0]] if len(columns) == 1 else sa.tuple_(*(base.c[name] for name in columns))
-        right: list[Any] = [sa.bindparam(v[0]) if len(v) == 1 else sa.tuple_(*map(sa.bindparam, v)) for v in names]
-        wanted = [base.c[name] for name in table.names]
-        statement = sa.select(*wanted).select_from(base).where(left.in_(right)).order_by(*_columns(table.key))
-        return self.text(statement, *(name for v in names for name in v))
+        quoted = [self.quote(name) for name in columns]
+        left, right = (quoted[0], "?") if len(quoted) == 1 else (f"({_list(quoted)})", f"({_marks(quoted)})")
+        wanted = f"{left} IN ({_list([right] * count)})"
+        return f"{self._select(self._names(table), table)} WHERE {wanted} ORDER BY {_list(self._key(table))}"
 
     @_once
     def repeated(self, table: Table) -> str:
         """Keys of all rows that share their identity with another; in a window as in a GROUP BY, NULL is a value like others."""
-        base, key = self._base(table), _columns(table.key)
-        count = sa.func.count().over(partition_by=[base.c[name] for name in table.identity]).label("how_many")
-        counted = (
-            sa.select(*(column.label(f"k{i}") for i, column in enumerate(key)), count).select_from(base).subquery()
-        )
-        keys = [counted.c[f"k{i}"] for i in range(len(key))]
-        return self.text(sa.select(*keys).where(counted.c.how_many > sa.literal_column("1")).order_by(*keys))
+        names = [f"k{number}" for number in range(len(table.key))]
+        keys = [f"{key} AS {name}" for key, name in zip(self._key(table), names)]
+        count = f"count(*) OVER (PARTITION BY {_list(map(self.quote, table.identity))}) AS how_many"
+        counted = self._select([*keys, count], table)
+        return f"SELECT {_list(names)} FROM ({counted}) AS counted WHERE how_many > 1 ORDER BY {_list(names)}"
 
     @_once
     def upsert(self, table: Table, replace: bool) -> str:
-        return self.text(self.upserting(table, replace), *table.names)
+        """INSERT of all columns that, where the identity is taken, replaces the row or does nothing. For tables with `conflict`."""
+        own = table.conflict == "own"
+        target = _list(self._own_terms(table) if own else map(self.quote, table.identity))
+        changed = [self.quote(name) for name in table.names if name not in table.identity]
+        action = (
+            f"UPDATE SET {_list(f'{name} = excluded.{name}' for name in changed)}" if replace and changed else "NOTHING"
+        )
+        return f"{self.insert(table)} ON CONFLICT ({target}) DO {action}"
 
     @_once
     def insert(self, table: Table) -> str:
-        return self.text(sa.insert(self._base(table)).values(_parameters(table.names)), *table.names)
+        """INSERT of all columns."""
+        names = self._names(table)
+        return f"INSERT INTO {self.quote(table.name)} ({_list(names)}) VALUES ({_marks(names)})"
 
     @_once
     def update(self, table: Table) -> str:
         """All columns of the row with a key; the key's parameters come last."""
-        names = [f"k{i}" for i in range(len(table.key))]
-        where = [sa.column(k) == sa.bindparam(n) for k, n in zip(table.key, names)]
-        return self.text(
-            sa.update(self._base(table)).values(_parameters(table.names)).where(*where), *table.names, *names
-        )
+        changed = _list(f"{name} = ?" for name in self._names(table))
+        return f"UPDATE {self.quote(table.name)} SET {changed} WHERE {self._is_key(table)}"
 
     @_once
     def delete(self, table: Table) -> str:
         """The row with a key."""
-        names = [f"k{i}" for i in range(len(table.key))]
-        where = [sa.column(k) == sa.bindparam(n) for k, n in zip(table.key, names)]
-        return self.text(sa.delete(self._base(table)).where(*where), *names)
+        return f"DELETE FROM {self.quote(table.name)} WHERE {self._is_key(table)}"
 
-    def _own_terms(self, table: Table) -> list[ColumnElement[Any]]:
+    def _select(self, columns: Iterable[str], table: Table) -> str:
+        return f"SELECT {_list(columns)} FROM {self.quote(table.name)}"
+
+    def _is_key(self, table: Table) -> str:
+        return " AND ".join(f"{key} = ?" for key in self._key(table))
+
+    def _key(self, table: Table) -> list[str]:
+        return list(table.key) if table.keyed_by_row_id else [self.quote(name) for name in table.key]
+
+    def _names(self, table: Table) -> list[str]:
+        return [self.quote(name) for name in table.names]
+
+    def _own_terms(self, table: Table) -> list[str]:
         """What our own index is over."""
+        quoted = {name: self.quote(name) for name in table.identity}
         return [
-            sa.column(name) if table.by_name[name].required else self.null_as_value(sa.column(name))
-            for name in table.identity
+            column if table.by_name[name].required else self.null_as_value(column) for name, column in quoted.items()
         ]
 
-    def _base(self, table: Table) -> sa.TableClause:
-        return sa.table(table.name, *(sa.column(name) for name in table.names))
+
+def _list(parts: Iterable[str]) -> str:
+    return ", ".join(parts)
 
 
-def _columns(names: Iterable[str]) -> list[ColumnElement[Any]]:
-    return [sa.column(name) for name in names]
-
-
-def _parameters(names: Iterable[str]) -> dict[str, ColumnElement[Any]]:
-    return {name: sa.bindparam(name) for name in names}
+def _marks(parts: Sequence[str]) -> str:
+    return _list("?" * len(parts))
 
 
 class Sqlite(Dialect):
     """SQLite: any column holds any value, NULLs in a unique index are distinct, and there is one writer."""
 
-    sa_dialect = sqlite.dialect(paramstyle="qmark")
-
     def tables(self, connection: Connection) -> dict[str, tuple[str, ...]]:
-        inspector = _inspector(connection)
-        return {name: tuple(c["name"] for c in inspector.get_columns(name)) for name in inspector.get_table_names()}
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        return {
+            name: tuple(column.name for column in self._declared(connection, name))
+            for (name,) in names
+            if not name.startswith("sqlite_")
+        }
 
     def table(self, connection: Connection, kind: KindLayout) -> Table | None:
-        name, inspector = kind.collections[0], _inspector(connection)
-        if name not in inspector.get_table_names():
+        name = kind.collections[0]
+        declared = self._declared(connection, name)
+        if not declared or not self._is_table(connection, name):
             return None
-        primary = inspector.get_pk_constraint(name)["constrained_columns"]
-        found = [c for c in inspector.get_columns(name) if "computed" not in c]  # generated columns are no data
-        row_id = self._row_id(connection, name, {c["name"].lower() for c in found})
+        primary = [each.name for each in sorted(declared, key=lambda each: each.primary) if each.primary]
+        found = [each for each in declared if not each.is_hidden]  # generated columns are no data
+        row_id = self._row_id(connection, name, {each.name.lower() for each in found})
         alias = primary[0] if row_id and len(primary) == 1 and not self._has_primary_index(connection, name) else None
         columns = tuple(
             Column(
-                c["name"],
-                _affinity(c["type"]),
-                not c["nullable"] or c["name"] == alias,
-                c["default"] is not None or c["name"] == alias,
+                each.name,
+                _affinity(each.type),
+                each.is_required or each.name == alias,
+                each.is_given or each.name == alias,
             )
-            for c in found
-            if c["name"] not in kind.surrogate
+            for each in found
+            if each.name not in kind.surrogate
         )
         table = Table(name, kind, columns, (row_id,) if row_id else tuple(primary), row_id is not None)
         misfit = _misfit(table)
@@ -318,6 +303,19 @@ class Sqlite(Dialect):
             return replace(table, misfit=misfit)
         indexes = [*self._indexes(connection, name), *([Index((alias,), unique=True)] if alias else [])]
         return _with_indexes(table, indexes, self._has_own_index(connection, table))
+
+    def _is_table(self, connection: Connection, name: str) -> bool:
+        """Whether it is one, and no view."""
+        query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        return connection.execute(query, (name,)).fetchone() is not None
+
+    def _declared(self, connection: Connection, name: str) -> list[_Declared]:
+        return [
+            _Declared(column, declared or "", bool(required), default is not None, primary, bool(hidden))
+            for _, column, declared, required, default, primary, hidden in connection.execute(
+                f"PRAGMA table_xinfo({self.quote(name)})"
+            )
+        ]
 
     def _row_id(self, connection: Connection, name: str, columns: set[str]) -> str | None:
         for each in ("rowid", "_rowid_", "oid"):
@@ -349,7 +347,7 @@ class Sqlite(Dialect):
             "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND name = ?",
             (table.name, _own_index_name(table)),
         ).fetchone()
-        return found is not None and found[0] == self._create_index(table)
+        return found is not None and _unquoted(found[0]) == _unquoted(self._create_index(table))
 
     # DDL
 
@@ -374,27 +372,17 @@ class Sqlite(Dialect):
         return f"CREATE TABLE {self.quote(kind.collections[0])} ({', '.join(lines)})"
 
     def _create_index(self, table: Table) -> str:
-        terms = [str(term.compile(dialect=self.sa_dialect)) for term in self._own_terms(table)]
-        return (
-            f"CREATE UNIQUE INDEX {self.quote(_own_index_name(table))} ON {self.quote(table.name)} ({', '.join(terms)})"
-        )
+        index, name = self.quote(_own_index_name(table)), self.quote(table.name)
+        return f"CREATE UNIQUE INDEX {index} ON {name} ({_list(self._own_terms(table))})"
 
     # Statements
 
-    def same(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
+    def same(self, column: str) -> str:
         # BINARY, or "Ana" and "ana" would be one record where the table says NOCASE.
-        return column.is_not_distinct_from(sa.collate(value, "BINARY"))
+        return f"{column} IS (? COLLATE BINARY)"
 
-    def null_as_value(self, value: ColumnElement[Any]) -> ColumnElement[Any]:
-        return sa.func.ifnull(value, sa.literal_column("x''"))  # no text and no number equals a blob
-
-    def upserting(self, table: Table, replace: bool) -> ClauseElement:
-        insert = sqlite.insert(self._base(table)).values(_parameters(table.names))
-        target: list[Any] = self._own_terms(table) if table.conflict == "own" else list(table.identity)
-        changed = {name: insert.excluded[name] for name in table.names if name not in table.identity}
-        if replace and changed:
-            return insert.on_conflict_do_update(index_elements=target, set_=changed)
-        return insert.on_conflict_do_nothing(index_elements=target)
+    def null_as_value(self, expression: str) -> str:
+        return f"ifnull({expression}, x'')"  # no text and no number equals a blob
 
     # Values
 
@@ -456,28 +444,36 @@ def _looks_numeric(text: str) -> bool:
     return True
 
 
-def _affinity(sql_type: Any) -> Affinity:
-    """SQLite's affinity of a column, from SQLAlchemy's reading of its declared type."""
-    for sort, affinity in _AFFINITIES:
-        if isinstance(sql_type, sort):
-            return affinity
-    return "numeric"
+def _affinity(declared: str) -> Affinity:
+    """SQLite's affinity of a column with a declared type (https://www.sqlite.org/datatype3.html, 3.1)."""
+    upper = declared.upper()
+    if not upper:
+        return "none"
+    return next((affinity for affinity, signs in _AFFINITIES if any(sign in upper for sign in signs)), "numeric")
 
 
-_AFFINITIES: tuple[tuple[type[Any], Affinity], ...] = (
-    (sa.types.NullType, "none"),
-    (sa.LargeBinary, "none"),
-    (sa.BLOB, "none"),
-    (sa.Integer, "integer"),
-    (sa.Float, "real"),
-    (sa.String, "text"),
+_AFFINITIES: tuple[tuple[Affinity, tuple[str, ...]], ...] = (
+    ("integer", ("INT",)),
+    ("text", ("CHAR", "CLOB", "TEXT")),
+    ("none", ("BLOB",)),
+    ("real", ("REAL", "FLOA", "DOUB")),
 )
 
 
-def _inspector(connection: Connection) -> sa.Inspector:
-    """SQLAlchemy's view of a database. Never inside a transaction: it rolls back what it finds open."""
-    engine = sa.create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
-    return sa.inspect(engine)
+class _Declared(NamedTuple):
+    """A column as SQLite tells it. is_given: it has a default. primary: its place in the primary key, from 1 on. is_hidden: also a generated one."""
+
+    name: str
+    type: str
+    is_required: bool
+    is_given: bool
+    primary: int
+    is_hidden: bool
+
+
+def _unquoted(statement: str) -> str:
+    """Of a statement of ours what counts: an older release quoted only the names that need it."""
+    return statement.replace('"', "")
 
 
 def _own_index_name(table: Table) -> str:

@@ -6,20 +6,17 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import sqlalchemy as sa
-
 from migrator.errors import StoreError, TransientStoreError
 
 
 @contextmanager
 def sorted_errors(doing: str) -> Iterator[None]:
-    """sqlite3's exceptions, its own or wrapped by SQLAlchemy, as ours."""
+    """sqlite3's exceptions as ours."""
     try:
         yield
-    except (sqlite3.Error, sa.exc.DBAPIError) as exc:
-        cause = exc.orig if isinstance(exc, sa.exc.DBAPIError) else exc
-        code = _code(cause)
-        words = "text that is not UTF-8" if str(cause).startswith("Could not decode") else str(cause)
+    except sqlite3.Error as exc:
+        code = _code(exc)
+        words = "text that is not UTF-8" if str(exc).startswith("Could not decode") else str(exc)
         if code in _BUSY:
             raise TransientStoreError(f"{doing}: somebody else holds the lock for too long: {words}") from exc
         step = _NEXT_STEPS.get(code, "run again to resume")
