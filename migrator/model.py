@@ -420,7 +420,7 @@ class Shape:
 
     tables: column names by table (SQL) or collections (JSON). key: names of the hash and, if it has one, the range attribute, index:
     names of the first index, its hash and its range attribute (DynamoDB). sample: a few items as they are, or entries of a document that are no arrays.
-    words: for people.
+    words: for people. keeps: what whoever opens the store next need not make anew; it means nothing to anybody but the adapter.
     """
 
     store: str
@@ -429,6 +429,7 @@ class Shape:
     key: tuple[str, ...] = ()
     index: tuple[str, ...] | None = None
     sample: tuple[Record, ...] = ()
+    keeps: Any = field(default=None, compare=False, repr=False)
 
     @property
     def tells(self) -> bool:

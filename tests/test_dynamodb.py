@@ -23,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import endpoint
-from migrator.adapters import dynamodb_source
+import migrator
+from migrator.adapters import dynamodb_client, dynamodb_source
 from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb import ADAPTER
 from migrator.adapters.dynamodb_errors import GivenUp
@@ -929,3 +930,20 @@ def test_tables_that_are_open_at_once_share_a_client_and_none_outlives_them(monk
     del first, second, elsewhere
     gc.collect()
     assert gone() is None
+
+
+def test_a_run_makes_one_client_for_a_table_however_often_it_opens_it(
+    dynamodb_local_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Looked at, asked where it is, opened for reading and for writing: what tells its shape keeps the client."""
+    make, made = dynamodb_client._made, []
+    monkeypatch.setattr(dynamodb_client, "_clients", weakref.WeakValueDictionary())  # the tests' own is there already
+    monkeypatch.setattr(dynamodb_client, "_made", lambda address: made.append(address) or make(address))
+    source = Path(__file__).parent / "data" / "chat.db"
+    sink = f"dynamodb://{uuid.uuid4()}?region=eu-west-1&endpoint={dynamodb_local_endpoint}"
+    for _ in range(2):
+        gc.collect()
+        made.clear()
+        report = migrator.migrate(source, sink, migrator.Options(state=str(tmp_path), create=True, workers=1))
+        assert report.proven == "digest"
+    assert len(made) == 1

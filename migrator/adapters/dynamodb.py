@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 from migrator.adapters import dynamodb_ladder
 from migrator.adapters.base import Reader, Setting, Sink, Source
@@ -32,7 +33,8 @@ class DynamoDBAdapter:
             if described is None:
                 return None
             items = table.call("scan", TableName=table.name, Limit=_FEW)["Items"]
-            return table.shape(described, tuple(from_item(item) for item in items))
+            shape = table.shape(described, tuple(from_item(item) for item in items))
+            return replace(shape, keeps=table.client)
 
     def check(self, layout: Layout) -> None:
         """Nothing can be wrong that the mapping itself does not tell."""
