@@ -445,6 +445,13 @@ def _opened(job: Job) -> _Stores:
     return held[job.id]
 
 
+def let_go(job: Job) -> None:
+    """Close the stores that this thread has open for a job, if any: it outlives the run, and workers do not."""
+    stores: _Stores | None = _open.__dict__.get("stores", {}).pop(job.id, None)
+    if stores is not None:
+        stores.close()
+
+
 def read_sink_partition(job: Job, partition: Partition, part: float = 1.0) -> Seen:
     """What one partition of the sink holds, for verifying on many workers; `part` is of the stores' rates."""
     stores = _opened(job)

@@ -23,6 +23,7 @@ from migrator.engine import (
     Job,
     SliceResult,
     copy,
+    let_go,
     read_sink_partition,
     read_sink_partitions,
 )
@@ -363,6 +364,7 @@ class Migration:
                 ended = True
             finally:
                 crew.close()
+                let_go(job)
                 self._account(checkpoint)
                 try:
                     self._gather(checkpoint)
