@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from zoneinfo import ZoneInfo
 
 from migrator.errors import ConfigError
 from migrator.model import Kind, Record
@@ -107,6 +106,8 @@ def zone_of(name: str) -> tzinfo | None:
     if name == LOCAL:
         return None
     try:
+        from zoneinfo import ZoneInfo
+
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError) as exc:  # a ZoneInfoNotFoundError is a KeyError
         raise ConfigError(

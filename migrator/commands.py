@@ -1,6 +1,7 @@
 """One function per command, complete without the command line: what `migrator` can do, a Python caller can do with one call.
 
 Leaves the story of a run to `migration` and `verification`, parsing to `cli` and looks to `console`; all speak through Options, Show and Report.
+What only one command needs is imported by it: most runs are migrations.
 """
 
 from __future__ import annotations
@@ -11,14 +12,12 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from migrator.adapters import adapter_for
 from migrator.adapters.base import Setting, Source
 from migrator.checkpoint import JobStatus, jobs, state_root
 from migrator.errors import ConfigError
-from migrator.examination import Examination, examine
-from migrator.initial import NewStore, new_store
-from migrator.inspection import Inspection, look_through
 from migrator.mapping import Mapping
 from migrator.mapping_file import load_mapping, shipped
 from migrator.migration import Migration
@@ -27,6 +26,11 @@ from migrator.plan import look_at, must_be_makable
 from migrator.report import Report
 from migrator.run import Run, Show, Silent
 from migrator.verification import Verification
+
+if TYPE_CHECKING:
+    from migrator.examination import Examination
+    from migrator.initial import NewStore
+    from migrator.inspection import Inspection
 
 Location = str | os.PathLike[str]
 """Where a store is: an address as on the command line, or the path of a file."""
@@ -76,6 +80,8 @@ def inspect(
 
     Raises ConfigError if there is no store, or no mapping fits it.
     """
+    from migrator.inspection import look_through
+
     read_rate = Options(read_rate=read_rate).read_rate
     return look_through(_text(address), mapping, show or Silent(), sample, show_values, read_rate)
 
@@ -86,6 +92,8 @@ def doctor(*addresses: Location, probe: bool = False, show: Show | None = None) 
     What is wrong with a store raises nothing: it is a finding, with the line that mends it. With `probe` one record of each kind is written, read
     back after the store was closed and opened again, and deleted: into the stores named, or the one that LuminoraCore would start with.
     """
+    from migrator.examination import examine
+
     return examine(tuple(_text(each) for each in addresses), os.environ, Path.cwd(), show or Silent(), probe)
 
 
@@ -94,6 +102,8 @@ def init(address: Location, mapping: str | None = None, table_shape: str | None 
 
     Raises ConfigError where something is there already.
     """
+    from migrator.initial import new_store
+
     return new_store(_text(address), mapping, table_shape)
 
 

@@ -10,8 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from migrator import luminoracore
 from migrator.addresses import (
     SPELLINGS,
     WORDS,
@@ -26,9 +26,11 @@ from migrator.addresses import (
     table_at,
 )
 from migrator.errors import ConfigError
-from migrator.luminoracore import Told
 from migrator.model import Address
 from migrator.settings import NamedStore, Settings, load_settings, with_variables
+
+if TYPE_CHECKING:
+    from migrator.luminoracore import Told
 
 
 def resolve(text: str, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Address:
@@ -107,6 +109,8 @@ def _from_word(word: str, environ: Mapping[str, str], folder: Path) -> Address:
 
 
 def _told(environ: Mapping[str, str], folder: Path, sort: str, key: str) -> Sequence[Told]:
+    from migrator import luminoracore  # only a bare word needs it
+
     return luminoracore.configuration(environ, folder).stores[sort].items[key].told
 
 
@@ -122,9 +126,11 @@ def _agreed(what: str, told: Sequence[Told]) -> str:
 
 
 def _nobody_says(word: str, spelling: str, folder: Path) -> ConfigError:
+    from migrator.luminoracore import FILE
+
     where = {
-        "sqlite": f"LUMINORA_SQLITE_PATH nor {luminoracore.FILE} (storage.sqlite.database_path)",
-        "dynamodb": f"LUMINORA_DYNAMODB_TABLE nor {luminoracore.FILE} (storage.dynamodb.table_name)",
+        "sqlite": f"LUMINORA_SQLITE_PATH nor {FILE} (storage.sqlite.database_path)",
+        "dynamodb": f"LUMINORA_DYNAMODB_TABLE nor {FILE} (storage.dynamodb.table_name)",
     }
     asked = f"neither {where[word]} names one" if word in where else "nothing configured names one"
     candidates = _candidates(folder, word)
@@ -133,11 +139,13 @@ def _nobody_says(word: str, spelling: str, folder: Path) -> ConfigError:
 
 
 def _candidates(folder: Path, scheme: str) -> list[str]:
+    from migrator.luminoracore import FILE
+
     try:
         return sorted(
             each.name
             for each in folder.iterdir()
-            if each.is_file() and scheme_by_suffix(each.name) == scheme and each.name != luminoracore.FILE
+            if each.is_file() and scheme_by_suffix(each.name) == scheme and each.name != FILE
         )
     except OSError:
         return []

@@ -12,18 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrator import inspection_view
-from migrator.certificate import Certificate
-from migrator.checkpoint import JobStatus
 from migrator.errors import ConfigError
-from migrator.examination import Diagnosis, Examination
-from migrator.initial import NewStore
-from migrator.inspection import Inspection
-from migrator.mapping import Mapping
 from migrator.model import Finding, counted
 from migrator.report import Report
 from migrator.screen import (
@@ -40,6 +33,14 @@ from migrator.screen import (
     table,
 )
 from migrator.values import to_json
+
+if TYPE_CHECKING:
+    from migrator.certificate import Certificate
+    from migrator.checkpoint import JobStatus
+    from migrator.examination import Diagnosis, Examination
+    from migrator.initial import NewStore
+    from migrator.inspection import Inspection
+    from migrator.mapping import Mapping
 
 _SHOWN = 20
 
@@ -161,6 +162,8 @@ class Console:
         if self.as_json:
             self._object(found.to_plain())
             return
+        from migrator import inspection_view
+
         if not self.quiet:
             inspection_view.show(found)
         echo(inspection_view.summary(found))

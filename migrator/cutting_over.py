@@ -32,7 +32,7 @@ from migrator.options import Options
 from migrator.pair import READ_STORES
 from migrator.plan import Plan, make_plan, must_take_files
 from migrator.report import Report, outcome_of
-from migrator.run import Run, Show, Silent, now_words, tool_version
+from migrator.run import VERSION, Run, Show, Silent, now_words
 from migrator.values import from_json, to_json
 
 MOST_PASSES = 5
@@ -135,7 +135,7 @@ class _Cutover:
             plan.sink.whereabouts,
             plan.mapping.name,
             plan.mapping.sha256,
-            tool_version(),
+            VERSION,
             list(plan.kinds),
             now_words(),
             state=str(self.state.path),

@@ -12,8 +12,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -529,7 +528,7 @@ def copy(
             turn = flying.pop(future)
             try:
                 result = future.result()
-            except BrokenProcessPool:
+            except BrokenExecutor:
                 stop.check()  # a signal to the whole group ends the workers too
                 failure = failure or StoreError(
                     "a worker process died (out of memory, or killed): run the same command again to resume"

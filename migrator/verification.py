@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 
 from migrator import proof as proofs
 from migrator.adapters.base import Reader, Source
-from migrator.application import Comparison, Known, People, clock
 from migrator.binding import reading
 from migrator.checkpoint import State
 from migrator.choice import EVERYTHING, Choice
@@ -181,6 +180,8 @@ def ask(
 
     Users are those of the source, which is read once for it. Verifying, it is all that is done, and fills in the report's accounting.
     """
+    from migrator.application import Comparison, Known, People, clock  # few ask for it
+
     alone, options, user = report.command == "verify", plan.options, plan.mapping.user
     assert user is not None
     duplicates = Duplicates(state.duplicates)

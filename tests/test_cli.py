@@ -150,6 +150,26 @@ def test_help_is_quick_and_loads_no_store(tmp_path: Path) -> None:
         assert f"'{library}'" not in loaded
 
 
+def test_a_migration_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    """Whole commands on small stores are counted in tenths of a second, and libraries are most of it."""
+    args = [
+        "migrate",
+        str(Path(__file__).parent / "data" / "chat.db"),
+        str(tmp_path / "chat.jsonl"),
+        "--state",
+        str(tmp_path / "state"),
+        "--workers",
+        "1",
+    ]
+    code = f"import sys\nfrom migrator.cli import main\ntry: main({args})\nexcept SystemExit: pass\nprint(*sys.modules, sep=chr(10))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert "migrator.engine" in loaded
+    own = [f"migrator.{name}" for name in ("application", "certificate", "examination", "inspection", "luminoracore")]
+    assert {"boto3", "multiprocessing", "zoneinfo", "tqdm", *own} & set(loaded) == set()
+
+
 def test_migrate_is_a_second_name(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["migrate", "chat.db", "x.jsonl"])
     with pytest.raises(SystemExit) as ended:

@@ -4,11 +4,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import migrator
+from migrator.run import VERSION
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,3 +53,7 @@ def test_a_wheel_brings_two_commands_and_no_tests(wheel: Path) -> None:
     assert "migrator = migrator.cli:main" in text
     assert "migrate = migrator.cli:migrate_main" in text
     assert not any(name.startswith("tests") for name in names)
+
+
+def test_the_version_that_a_report_names_is_the_one_that_is_installed() -> None:
+    assert metadata.version("migrator") == VERSION
