@@ -5,6 +5,8 @@ Nothing is imported here that `--help` does not need.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import sys
 from typing import TYPE_CHECKING, Any
@@ -445,6 +447,9 @@ def _options(values: dict[str, Any]) -> Any:
 def main(args: list[str] | None = None, prog: str = "migrator", command: click.Command = cli) -> None:
     """Run the command line and end the process with its exit code; no error of a person's ends in a traceback."""
     args = sys.argv[1:] if args is None else args
+    atexit.register(
+        gc.freeze
+    )  # all that was imported would be looked through for garbage once more, which takes a tenth of a second
     try:
         command.main(args, prog_name=prog, standalone_mode=False)
     except click.exceptions.Exit as exc:
