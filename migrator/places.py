@@ -51,7 +51,7 @@ def encode(spot: Place, value: Value, is_plain: bool = False) -> Value:
     """A field's value as the store holds it. `value` is None only where the place says it. `is_plain`: as `Row.is_plain`."""
     match spot.form:
         case "json":
-            return _to_json_text(spot.field.name, value, is_plain)
+            return json_text(spot.field.name, value, is_plain).decode()
         case "text" if is_number(value):
             return _number_text(spot.field.name, value)
         case "text" if isinstance(value, bool):
@@ -115,9 +115,10 @@ def _exact_number(name: str, value: Value) -> Value:
     return made
 
 
-def _to_json_text(name: str, value: Value, is_plain: bool) -> str:
+def json_text(name: str, value: Value, is_plain: bool) -> bytes:
+    """JSON text of a field's value, in UTF-8. RecordError, naming the field, if there is none."""
     try:
-        return to_json(value, is_plain=is_plain).decode()
+        return to_json(value, is_plain=is_plain)
     except ValueError as exc:
         raise RecordError(f"{name} {exc}") from exc
 

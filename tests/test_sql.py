@@ -1,5 +1,6 @@
 """What the SQL adapter promises beyond the conformance suite: snapshots, locks, odd values, tables made by others."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 
+import migrator
 from migrator.adapters import sql, sql_dialect, sql_source, sqlite_snapshot
 from migrator.adapters.base import Reader, Setting, Sink, Source
 from migrator.adapters.dynamodb_plain import PlainItems
@@ -860,6 +862,24 @@ def test_a_file_that_took_the_place_of_the_one_we_made_is_not_ours(tmp_path: Pat
     assert not other._pace.alone  # type: ignore[attr-defined]
     with closing(sqlite3.connect(tmp_path / "chat.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le"])
+def test_json_text_goes_into_a_column_as_text_whatever_the_file_is_encoded_in(tmp_path: Path, encoding: str) -> None:
+    mapping = load_mapping("luminoracore-v1.0")
+    path, blobs = tmp_path / "chat.db", tmp_path / "sessions.json"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA encoding = '{encoding}'")
+        db.execute("CREATE TABLE notes (text TEXT)")
+    sessions = {f"s{n}": {"text": f"María – 😀 {n}", "none": None} for n in range(5)}
+    blobs.write_text(json.dumps(sessions, indent=2, ensure_ascii=False))
+    report = migrator.migrate(blobs, path, migrator.Options(state=str(tmp_path / "state"), mapping=mapping.name))
+    assert report.proven == "digest"
+    with closing(sqlite3.connect(path)) as db:
+        held = db.execute("SELECT typeof(session_data), session_id, session_data FROM session_blobs").fetchall()
+    assert [(sort, name, json.loads(text)) for sort, name, text in held] == [
+        ("text", name, value) for name, value in sessions.items()
+    ]
 
 
 # Rows as columns -------------------------------------------------------------------------------------------------------

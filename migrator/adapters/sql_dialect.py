@@ -58,7 +58,7 @@ class Table:
 
     columns: all that are read and written. key: see Key. guaranteed: no two rows share an identity. conflict: it is so by a unique
     index over exactly the identity, which an upsert can name; "own" is ours, that takes NULL as a value. indexed: a row can be
-    found by its identity without reading all. misfit: why LuminoraCore could not keep this kind here, so that the table must be another's.
+    found by its identity without reading all. said: columns of JSON text that is no part of the identity. misfit: why LuminoraCore could not keep this kind here, so that the table must be another's.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Table:
     by_name: Mapping[str, Column] = field(init=False)
     fields: frozenset[str] = field(init=False)
     attributes: frozenset[str] = field(init=False)
+    said: frozenset[str] = field(init=False)
     statements: dict[object, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +88,8 @@ class Table:
         object.__setattr__(self, "by_name", {column.name: column for column in self.columns})
         object.__setattr__(self, "fields", frozenset(attributes))
         object.__setattr__(self, "attributes", frozenset(attributes.values()))
+        said = {place.attribute for place in self.kind.places if place.form == "json"}
+        object.__setattr__(self, "said", frozenset(said.difference(self.identity)))
         object.__setattr__(self, "statements", {})
 
     def place(self, key: Key) -> str:
@@ -139,6 +142,10 @@ class Dialect(ABC):
     @abstractmethod
     def null_as_value(self, expression: str) -> str:
         """An expression that is equal for equal values, and for NULL and NULL; what our own indexes hold of a column that may be NULL."""
+
+    @abstractmethod
+    def takes_utf8(self, connection: Connection) -> bool:
+        """Whether text may be given as its bytes in UTF-8 where the statements say so: to `insert`, `upsert` and `update` in the columns of `Table.said`."""
 
     @abstractmethod
     def create(self, kind: KindLayout) -> tuple[Table, list[str]]:
@@ -225,13 +232,14 @@ class Dialect(ABC):
     @_once
     def insert(self, table: Table) -> str:
         """INSERT of all columns."""
-        names = self._names(table)
-        return f"INSERT INTO {self.quote(table.name)} ({_list(names)}) VALUES ({_marks(names)})"
+        return (
+            f"INSERT INTO {self.quote(table.name)} ({_list(self._names(table))}) VALUES ({_list(self._values(table))})"
+        )
 
     @_once
     def update(self, table: Table) -> str:
         """All columns of the row with a key; the key's parameters come last."""
-        changed = _list(f"{name} = ?" for name in self._names(table))
+        changed = _list(f"{name} = {value}" for name, value in zip(self._names(table), self._values(table)))
         return f"UPDATE {self.quote(table.name)} SET {changed} WHERE {self._is_key(table)}"
 
     @_once
@@ -250,6 +258,9 @@ class Dialect(ABC):
 
     def _names(self, table: Table) -> list[str]:
         return [self.quote(name) for name in table.names]
+
+    def _values(self, table: Table) -> list[str]:
+        return ["CAST(? AS TEXT)" if name in table.said else "?" for name in table.names]
 
     def _own_terms(self, table: Table) -> list[str]:
         """What our own index is over."""
@@ -383,6 +394,9 @@ class Sqlite(Dialect):
 
     def null_as_value(self, expression: str) -> str:
         return f"ifnull({expression}, x'')"  # no text and no number equals a blob
+
+    def takes_utf8(self, connection: Connection) -> bool:
+        return bool(connection.execute("PRAGMA encoding").fetchone()[0] == "UTF-8")
 
     # Values
 

@@ -35,7 +35,7 @@ from migrator.model import (
     Weight,
     counted,
 )
-from migrator.places import Place
+from migrator.places import Place, json_text
 from migrator.values import Value
 
 _PARTITION_ROWS = 10_000
@@ -249,7 +249,7 @@ class SqlReader(SqlSource, Reader):
                 fitted = self._fit_fields(row, table)
                 values = table.values(self.layout.write(fitted))
                 if fitted is row and row.origin is None and names not in self._ways and len(self._ways) < _SIGNATURES:
-                    self._ways[names] = Way.of(row, table)
+                    self._ways[names] = Way.of(row, table, self._takes_utf8())
             self._check(table, values)
         except RecordError as exc:
             return rejected(row, str(exc))
@@ -274,7 +274,7 @@ class SqlReader(SqlSource, Reader):
         for number in self._unsure(table, values):
             column, value = table.columns[number], values[number]
             problem = self.dialect.problem(column, value)
-            if problem is None and type(value) is bytes and column.name in table.attributes:
+            if problem is None and type(value) is bytes and column.name in table.attributes - table.said:
                 problem = f"{column.name} holds bytes"
             if problem is not None:
                 raise RecordError(problem)
@@ -284,7 +284,10 @@ class SqlReader(SqlSource, Reader):
         signature = (table.name, *map(type, values))
         known = self._by_types.get(signature)
         if known is None:
-            sure = [self.dialect.takes_any(column, type(value)) for column, value in zip(table.columns, values)]
+            sure = [
+                self.dialect.takes_any(column, type(value)) or (column.name in table.said and type(value) is bytes)
+                for column, value in zip(table.columns, values)
+            ]
             texts = [number for number, value in enumerate(values) if type(value) is str]
             unsure = [number for number, is_sure in enumerate(sure) if not is_sure]
             known = texts, unsure
@@ -293,6 +296,10 @@ class SqlReader(SqlSource, Reader):
         texts, unsure = known
         together = "".join([values[number] for number in texts])
         return unsure if together.isascii() or is_unicode(together) else range(len(values))
+
+    def _takes_utf8(self) -> bool:
+        connection = self._connection()
+        return connection is None or self.dialect.takes_utf8(connection)
 
     def _target(self, kind: str) -> Table:
         """The table as it is, or as `prepare` would make it. ConfigError if another schema's is in its place."""
@@ -328,13 +335,17 @@ class SqlReader(SqlSource, Reader):
 
 
 class Way(NamedTuple):
-    """How the records with some fields go into the columns of a table: which value goes where, and what is encoded on its way."""
+    """How the records with some fields go into the columns of a table: which value goes where, and what is encoded on its way.
+
+    `said` are the columns whose JSON text goes there as bytes: a large text would else be decoded here, and encoded by the database again.
+    """
 
     pick: Callable[[tuple[Value, ...]], tuple[Value, ...]]
     coded: tuple[tuple[int, Place], ...]
+    said: frozenset[int] = frozenset()
 
     @staticmethod
-    def of(row: Row, table: Table) -> Way | None:
+    def of(row: Row, table: Table, takes_utf8: bool) -> Way | None:
         """Of a row that fits as it is. None where its fields do not tell."""
         layout, fields = table.kind, list(row.record)
         spots = {place.attribute: place for place in layout.places}
@@ -347,7 +358,8 @@ class Way(NamedTuple):
         coded = [
             (n, spots[name]) for n, name in enumerate(table.names) if name in spots and spots[name].form != "native"
         ]
-        return Way(itemgetter(*numbers), tuple(coded))
+        said = {n for n, spot in coded if takes_utf8 and spot.attribute in table.said}
+        return Way(itemgetter(*numbers), tuple(coded), frozenset(said))
 
     def values(self, row: Row) -> tuple[Value, ...]:
         picked = self.pick((*row.record.values(), None))
@@ -355,7 +367,10 @@ class Way(NamedTuple):
             return picked
         values = list(picked)
         for number, spot in self.coded:
-            values[number] = encode_or_null(spot, values[number], row.is_plain)
+            if row.is_plain and number in self.said and (values[number] is not None or spot.says_null):
+                values[number] = json_text(spot.field.name, values[number], True)
+            else:
+                values[number] = encode_or_null(spot, values[number], row.is_plain)
         return tuple(values)
 
 
