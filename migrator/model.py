@@ -141,7 +141,7 @@ class Row:
     `place` is the physical key in its store as text (a row id, a DynamoDB key, a line number): it breaks ties between
     duplicates and is shown with rejects. It is no part of the record and never travels. `encoded` is what the sink's own reader made of the
     row in `fit`, so that the sink need not make it once more; it means nothing to anybody else. `is_plain`: the source has seen that the record's
-    values need no look (`values.reads_plain`). `signature` is that of the record, where who made the row knows it, and `texts` those of its values
+    values need no look (`values.written`). `signature` is that of the record, where who made the row knows it, and `texts` those of its values
     while the row is compared and fitted; a row that is made of this one has neither.
     """
 

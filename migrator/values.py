@@ -34,6 +34,8 @@ _SHAPE = bytes(
 )
 _LONG_EXPONENT = re.compile(rb"0e[+-]?000+(?:,|\Z)")
 _WHOLE = re.compile(rb"\.0(?:[\s,\]}]|\Z)")
+_HAS_PLUS = b"+" in orjson.dumps(1e16)  # not so in older releases of orjson
+_LARGE = re.compile(rb"[0-9]e\+[0-9]{2}" if _HAS_PLUS else rb"[0-9]e[0-9]{2,3}(?:[\s,\]}]|\Z)")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 DEEPEST = 200
@@ -133,7 +135,7 @@ def _scientific(exact: Decimal) -> str:
 
 
 def canonical(value: Value, *, is_plain: bool = False) -> bytes:
-    """The bytes that stand for a value, the same for equal values on every installation. `is_plain`: `reads_plain` has said so.
+    """The bytes that stand for a value, the same for equal values on every installation. `is_plain`: `written` has said so.
 
     Raises ValueError for what no record can hold: text that is not Unicode (a lone surrogate), keys that are not text.
     """
@@ -157,23 +159,31 @@ def to_json(value: Value, *, indent: bool = False, is_plain: bool = False) -> by
     return _dumped(_itself if is_plain else _tagged, value, orjson.OPT_INDENT_2 if indent else 0)
 
 
-def reads_plain(text: bytes) -> bool:
-    """Whether what orjson reads from a text that it wrote itself stands for itself, all through, in every form that is written.
+def written(value: Value, *, indent: bool = False) -> tuple[bytes, bool]:
+    """What orjson writes of a value that it has read, and whether that reads plain: all in it stands for itself in every form that is written.
 
-    So that nobody need look at each value in it: no key begins as a tag does, no number is whole with a point (2.0) or a positive exponent, or has 16 digits.
-    May be False where a text in it looks like that.
+    So that nobody need look at each value in it: no key begins as a tag does, no number is whole with a point (2.0) or an exponent, or an integer of
+    more than 53 bits. May be False where a text in it looks like that. Raises TypeError and RecursionError for what orjson cannot write.
     """
-    if (b"$" in text and b'"$' in text) or _WHOLE.search(text):
-        return False
-    shape = (text + b",").translate(_SHAPE)
-    # The exponents of whole numbers go from 16 to 308, with a plus or, in older releases of orjson, without.
-    return not any([b"0" * 16 in shape, b"0e+0" in shape, b"0e00," in shape, b"0e000," in shape])
+    option = orjson.OPT_INDENT_2 if indent else 0
+    try:
+        text = orjson.dumps(value, option=option | orjson.OPT_STRICT_INTEGER)
+    except TypeError:
+        return orjson.dumps(value, option=option), False
+    return text, not ((b"$" in text and b'"$' in text) or _WHOLE.search(text) or _has_large(text))
+
+
+def _has_large(text: bytes) -> bool:
+    """Whether a number has the exponent of a whole one. Nearly no text has a plus in it, which is soon told."""
+    if _HAS_PLUS:
+        return b"+" in text and b"e+" in text and _LARGE.search(text) is not None
+    return _LARGE.search(text) is not None
 
 
 def writes_plain(value: Value, text: bytes) -> bool:
     """Whether a text is what orjson writes of the value that was read from it, and reads plain."""
     with suppress(TypeError, RecursionError):
-        return reads_plain(text) and orjson.dumps(value) == text
+        return written(value) == (text, True)
     return False
 
 

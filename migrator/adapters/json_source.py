@@ -276,7 +276,7 @@ class FileReader(JsonReader):
         mapped = self.layout.map
         assert mapped is not None
         read, kind, (name, value), is_plain = self.layout.read, mapped.kind.name, mapped.map, found.is_plain
-        share = len(found.text) // len(found.values)
+        share = found.size // len(found.values)
         for cursor, (key, held) in enumerate(found.values.items(), number + 1):
             if cursor > first:
                 row = read({name: key, value: held}, key, kind)

@@ -17,7 +17,7 @@ from xxhash import xxh3_128_digest
 
 from migrator.errors import RecordError
 from migrator.model import Record, shortened
-from migrator.values import DEEPEST, Value, from_json, is_too_deep, reads_plain, to_json, untag
+from migrator.values import DEEPEST, Value, from_json, is_too_deep, to_json, untag, written
 
 _CHUNK = 1 << 16  # bytes that are read in one go: what is made of them stays near the processor
 _DEEP = b" " * (2 * DEEPEST - 2)  # what orjson writes before something that is nested about as deep as may be
@@ -118,15 +118,12 @@ class Found(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """Entries of a map, in their order, that were read in one go and without a loss: their values by name, and their text as orjson writes it."""
+    """Entries of a map, in their order, that were read in one go and without a loss: their values by name, how long their text is, and whether all reads plain
+    (`values.written`)."""
 
     values: Record
-    text: bytes
-
-    @property
-    def is_plain(self) -> bool:
-        """As `values.reads_plain` says of all their values."""
-        return reads_plain(self.text)
+    size: int
+    is_plain: bool
 
 
 class Names:
@@ -244,14 +241,15 @@ class Scanner:
             return None
         try:
             values = orjson.loads(b"{%b}" % text)
-            if orjson.dumps(values, option=orjson.OPT_INDENT_2) != b"{\n  %b\n}" % text:
+            said, is_plain = written(values, indent=True)
+            if said != b"{\n  %b\n}" % text:
                 return None
         except (ValueError, TypeError, RecursionError):
             return None
         if not names.take(values):
             return None
         self._at = end
-        return Entries(values, text)
+        return Entries(values, len(text), is_plain)
 
     def _values(self, key: str) -> Iterator[Found]:
         if self._peek() != b"[":
