@@ -34,7 +34,7 @@ from migrator import ConfigError
 from migrator.adapters import json_text
 from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb_source import DynamoDBSource, read_item
-from migrator.adapters.json_text import Broken, Entries, Scanner, parsed
+from migrator.adapters.json_text import Broken, Entries, Found, Proof, Scanner, parsed
 from migrator.adapters.jsonfile import ADAPTER as FILES
 from migrator.checkpoint import FORMAT, Checkpoint, Progress, State, jobs
 from migrator.config import resolve
@@ -193,7 +193,10 @@ def test_the_values_of_a_document_are_found_in_chunks_of_any_size(seed: int, chu
 def test_entries_that_are_read_many_at_once_are_those_that_are_read_one_by_one(
     seed: int, chunk: int, damage: bool
 ) -> None:
-    """The same names, values and faults, to the byte; and what is said to be plain is written as if every value had been looked at."""
+    """The same names, values and faults, to the byte; and what is said to be plain is written as if every value had been looked at.
+
+    So it is when a text is read once more, and nothing that was proven is proven again.
+    """
     random = Random(seed)
     document = {
         f"{awkward.text(random)}{number % 5}": {"text": "x", "held": _jsonable(awkward.json_value(random))}
@@ -205,11 +208,11 @@ def test_entries_that_are_read_many_at_once_are_those_that_are_read_one_by_one(
     if damage:
         text = damaged(random, text)
 
-    def entries(one_by_one: bool) -> tuple[list[Any], Any]:
+    def entries(one_by_one: bool, proof: Proof | None = None) -> tuple[list[Any], Any]:
         found: list[Any] = []
         scanner = Scanner(io.BytesIO(text), 1 << 20)
         try:
-            for each in scanner.items(whole=True) if one_by_one else scanner.entries():
+            for each in scanner.items(whole=True) if one_by_one else scanner.entries(proof):
                 if isinstance(each, Entries):
                     found += [(key, meaning(held)) for key, held in each.values.items()]
                     if each.is_plain:
@@ -228,7 +231,20 @@ def test_entries_that_are_read_many_at_once_are_those_that_are_read_one_by_one(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_text, "_CHUNK", chunk)
-        assert entries(one_by_one=False) == entries(one_by_one=True)
+        proof = Proof()
+        first = entries(one_by_one=False, proof=proof)
+        assert first == entries(one_by_one=True)
+        assert proof.is_whole == (first[1] is None)
+        patch.setattr(json_text, "_CHUNK", random.randint(1, 600))
+        assert entries(one_by_one=False, proof=proof) == first
+
+
+def test_a_text_that_is_not_the_one_that_was_proven_is_read_with_care() -> None:
+    texts = [json.dumps({f"s{n}": {"text": word * 90} for n in range(50)}, indent=2).encode() for word in ("a", "bc")]
+    proof = Proof()
+    list(Scanner(io.BytesIO(texts[0]), 1 << 20).entries(proof))
+    again = list(Scanner(io.BytesIO(texts[1]), 1 << 20).entries(proof))
+    assert [json.loads(each.text)["text"] for each in again if isinstance(each, Found)] == ["bc" * 90] * 50
 
 
 def test_most_entries_of_a_map_as_python_indents_it_are_read_many_at_once() -> None:

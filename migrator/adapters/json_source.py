@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from migrator.adapters.base import (
     Reader,
@@ -23,7 +24,7 @@ from migrator.adapters.base import (
 from migrator.adapters.json_errors import sorted_errors
 from migrator.adapters.json_parts import Part, parts_in
 from migrator.adapters.json_rows import ALL, PlainLines, as_text, entries_in, from_entry, from_line, to_line
-from migrator.adapters.json_text import Broken, Entries, Found, Scanner, parsed
+from migrator.adapters.json_text import Broken, Entries, Found, Proof, Scanner, parsed
 from migrator.adapters.packing import (
     CHUNK,
     PLAIN,
@@ -58,6 +59,10 @@ _PARTITION_BYTES = 4 << 20  # a smaller file is not worth a second worker
 _Any = TypeVar("_Any")
 _Item = tuple[Row | Foreign | Reject, Cursor, int]
 """What was read, the cursor behind it, and its size in bytes."""
+
+
+_proofs: WeakValueDictionary[tuple[str, Stamp, int], Proof] = WeakValueDictionary()
+"""Of maps that have been read through in this process, by what they are and the size of a record that is too large. Gone with the reader who did."""
 
 
 def is_document(address: Address) -> bool:
@@ -172,6 +177,7 @@ class FileReader(JsonReader):
         super().__init__(address, setting)
         self.path = Path(address.name)
         self._held = Stamp(**snapshot.spec) if snapshot else None
+        self._proof: Proof | None = None
         self._known = (0, 1)  # an offset and its line: looking a line number up goes on from here
         self._kind_of = {each.collections[0]: name for name, each in self.layout.kinds.items() if each.collections}
 
@@ -198,11 +204,12 @@ class FileReader(JsonReader):
         if not any(map(self.guarantees, kinds)):
             yield from super().repeated(kinds)
             return
-        self._check()
-        for found in self._sorted(self._found()):
+        stamp, proof = self._check(), Proof()
+        for found in self._sorted(self._found(proof)):
             if isinstance(found, Found):
                 self._from_item(found)
-        self._check()
+        if self._check() is not None and stamp is not None:
+            self._proof = _proofs[str(self.path), stamp, self.setting.record_bytes] = proof
 
     def partitions(self, kinds: Sequence[str], wanted: int) -> list[Partition]:
         stamp = self._check()
@@ -253,10 +260,12 @@ class FileReader(JsonReader):
                         item = replace(item, place=f"{place}, line {self._line_at(began) + number}")
                     yield item, at, size
 
-    def _found(self) -> Iterator[Found | Entries]:
+    def _found(self, proof: Proof | None = None) -> Iterator[Found | Entries]:
+        if proof is None and self._held is not None:
+            proof = _proofs.get((str(self.path), self._held, self.setting.record_bytes))
         with opened(self.path) as file:
             scanner = Scanner(file, self.setting.record_bytes)
-            yield from scanner.items() if self.layout.map is None else scanner.entries()
+            yield from scanner.items() if self.layout.map is None else scanner.entries(proof)
 
     def _items(self, after: Cursor) -> Iterator[_Item]:
         """The records of a document. A cursor is the number of those before it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple
@@ -154,6 +155,25 @@ def _is_among(tail: bytes, known: bytes) -> bool:
     return any(known.startswith(tail, at) for at in range(0, len(known), 8))
 
 
+class Proof:
+    """Which stretches of a map held entries that could be read in one go and without a loss, when it was read through: not proven again while the file is the same.
+
+    Sixteen bytes a stretch of about 64 KB. `is_whole`: the map was read to its end, no name in it is there twice.
+    """
+
+    def __init__(self) -> None:
+        self._starts, self._ends = array("Q"), array("Q")
+        self.is_whole = False
+
+    def add(self, start: int, end: int, is_plain: bool) -> None:
+        self._starts.append(start)
+        self._ends.append(end << 1 | is_plain)
+
+    def __iter__(self) -> Iterator[tuple[int, int, bool]]:
+        """Start and end of each stretch, and whether it reads plain."""
+        return ((start, end >> 1, bool(end & 1)) for start, end in zip(self._starts, self._ends))
+
+
 class Scanner:
     """Finds the values in a document without holding more than one of them.
 
@@ -193,22 +213,31 @@ class Scanner:
             is_last = self._take(b",}") == b"}"
         self._end()
 
-    def entries(self) -> Iterator[Found | Entries]:
-        """Each value at the top; many at once where they are indented as Python's `json` does it, which tells the end of one cheaply."""
-        names = Names()
+    def entries(self, proof: Proof | None = None) -> Iterator[Found | Entries]:
+        """Each value at the top; many at once where they are indented as Python's `json` does it, which tells the end of one cheaply.
+
+        `proof`: of the same text, if it is whole; else it is made.
+        """
+        proof = proof or Proof()
+        names, proven = (None, iter(proof)) if proof.is_whole else (Names(), iter(()))
+        stretch = next(proven, None)
         is_last = self._begin()
         while not is_last:
-            many = self._many(names)
+            self._peek()
+            many = self._many(names, proof) if names is not None else None
+            if stretch is not None and stretch[0] == self.offset:
+                many, stretch = self._again(*stretch), next(proven, None)
             if many is not None:
                 yield many
             else:
                 key = self._key()
-                if not names.take([key]):
+                if names is not None and not names.take([key]):
                     raise self._twice(key)
                 self._take(b":")
                 yield self._value(key, None)
             is_last = self._take(b",}") == b"}"
         self._end()
+        proof.is_whole = True
 
     def _begin(self) -> bool:
         """Go into the document; whether that is all."""
@@ -224,7 +253,19 @@ class Scanner:
     def _twice(self, key: str) -> Broken:
         return Broken(self.offset, f'the key "{shortened(key)}" is there twice')
 
-    def _many(self, names: Names) -> Entries | None:
+    def _again(self, start: int, end: int, is_plain: bool) -> Entries | None:
+        """The entries of a stretch that has been proven. None if it is not what it was: then the file has changed, and whoever reads it will see that."""
+        while self._base + len(self._buffer) < end and self._more():
+            pass
+        stop = end - self._base
+        try:
+            values = orjson.loads(b"{%b}" % self._buffer[self._at : stop])
+        except ValueError:
+            return None
+        self._at = stop
+        return Entries(values, end - start, is_plain)
+
+    def _many(self, names: Names, proof: Proof) -> Entries | None:
         """The entries up to the last end of one in the buffer; None where nothing vouches for them, or one is there twice.
 
         Where one ends is guessed and then proven: no other beginning of the rest of an object is a whole object once it has its braces. That orjson
@@ -248,7 +289,8 @@ class Scanner:
             return None
         if not names.take(values):
             return None
-        self._at = end
+        start, self._at = self.offset, end
+        proof.add(start, self.offset, is_plain)
         return Entries(values, len(text), is_plain)
 
     def _values(self, key: str) -> Iterator[Found]:
