@@ -44,7 +44,7 @@ from migrator.values import Value
 
 SLICE_PAGES = 2
 SLICE_ROWS = SLICE_PAGES * PAGE_ROWS
-"""The most records of one slice, and so what one worker does again after a kill."""
+"""The most records of one slice, and so what one worker does again after a kill; times the sink's `Traits.stretch`."""
 
 WANTED_PARTITIONS = 16
 """Asked of every source, whatever the number of workers: partitions are planned once and frozen in the checkpoint."""
@@ -151,7 +151,7 @@ def copy_slice(
     most: int | None = None,
     part: float = 1.0,
 ) -> SliceResult:
-    """Copy one slice of a partition: from behind `after`, at most SLICE_PAGES pages, and at most `most` records.
+    """Copy one slice of a partition: from behind `after`, at most SLICE_PAGES pages (times the sink's `Traits.stretch`), and at most `most` records.
 
     May run twice without harm. `careful`: it may have run before in a sink that was empty then; it is written conditionally, and a record that
     is there already and equal counts as written. A passing failure is met by doing the slice again, a few times. `part`: of the stores' rates.
@@ -194,7 +194,7 @@ class _Slice:
             self.came += page.count + len(page.rejects)
             self._take(self.stores.pair.expected(page))
             result.cursor = page.cursor
-            if count == SLICE_PAGES:
+            if count == self.stores.slice_pages:
                 break
         else:
             result.done = True
@@ -398,6 +398,7 @@ class _Stores:
         self.sink: Sink | None = None if job.dry else adapter.sink(job.sink, sink_setting)
         self.reader: Reader = adapter.reader(job.sink, sink_setting) if self.sink is None else self.sink.reader()
         self.is_whole = adapter.traits.whole
+        self.slice_pages = SLICE_PAGES * adapter.traits.stretch
         self.duplicates = Duplicates(self.state.duplicates)
         self.pair = Pair(self.source, self.reader, job.kind_map, self.duplicates, job.choice)
         self._waiting: dict[str, tuple[Cursor, Iterator[Page]]] = {}

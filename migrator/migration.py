@@ -284,7 +284,7 @@ class Migration:
             lines.append(
                 (
                     "kill bound",
-                    f"{many}: a kill costs at most one slice each, {self.workers * SLICE_ROWS:,} records to do again",
+                    f"{many}: a kill costs at most one slice each, {self.workers * SLICE_ROWS * plan.sink.traits.stretch:,} records to do again",
                 )
             )
         self.show.plan(lines)

@@ -357,12 +357,14 @@ class Traits:
     """What the engine must know of a sink, or of the store behind a source.
 
     parallel: several workers may write at once. whole: the store is one file that is compared and replaced whole.
-    in_process: the store lives in this process, so that workers are threads.
+    in_process: the store lives in this process, so that workers are threads. stretch: how many times as long a slice is as elsewhere, where it takes
+    much to make one durable.
     """
 
     parallel: bool = True
     whole: bool = False
     in_process: bool = False
+    stretch: int = 1
 
 
 @dataclass(frozen=True, slots=True)

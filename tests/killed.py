@@ -24,7 +24,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ base.PAGE_ROWS = int(os.environ.get("KILLED_PAGE", "25"))  # before the adapters
 
 import migrator.adapters.dynamodb_sink as dynamodb_sink  # noqa: E402
 import migrator.adapters.json_source as json_source  # noqa: E402
+import migrator.adapters.sql as sql  # noqa: E402
 import migrator.adapters.sql_source as sql_source  # noqa: E402
 import migrator.cutting_over as cutting_over  # noqa: E402
 import migrator.engine as engine  # noqa: E402
@@ -41,6 +42,7 @@ import migrator.migration as migration  # noqa: E402
 from migrator.certificate import STEPS  # noqa: E402
 
 engine.SLICE_PAGES = 1
+sql.ADAPTER.traits = replace(sql.ADAPTER.traits, stretch=1)  # type: ignore[misc]
 sql_source._PARTITION_ROWS = base.PAGE_ROWS
 json_source._PARTITION_BYTES = 400 * base.PAGE_ROWS
 migration.SLICE_ROWS = base.PAGE_ROWS

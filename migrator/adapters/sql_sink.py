@@ -32,8 +32,9 @@ from migrator.model import (
 )
 from migrator.values import Value, short_digest
 
-TRAITS = Traits(parallel=False)
+TRAITS = Traits(parallel=False, stretch=5)
 
+_CACHE_KIB = 48 << 10  # of a file of our own: identities that come in any order are looked up all over its index
 _PART_ROWS = 100  # rows between two looks at the clock
 
 
@@ -88,7 +89,7 @@ class _Write(NamedTuple):
 class SqlSink(Sink):
     """Writes into a file, alone: SQLite has one writer. Every transaction that was committed is durable."""
 
-    traits = Traits(parallel=False)
+    traits = TRAITS
 
     def __init__(self, address: Address, setting: Setting) -> None:
         super().__init__(setting)
@@ -330,7 +331,9 @@ class SqlSink(Sink):
             self._pace = _Pace(alone=self._is_our_file())
             self._open = files.connect(self.path, "mode=rw")
             self._open.execute("PRAGMA synchronous=FULL")
-            if not self._pace.alone:
+            if self._pace.alone:
+                self._open.execute(f"PRAGMA cache_size={-_CACHE_KIB}")
+            else:
                 self._open.execute("PRAGMA cache_spill=OFF")  # a spill would lock readers out before the commit
         return self._open
 
