@@ -26,6 +26,7 @@ from migrator.adapters.base import Reader, Setting, Sink, Source
 from migrator.adapters.dynamodb_plain import PlainItems
 from migrator.adapters.memory import MemoryReader, MemoryStore
 from migrator.adapters.sql_rows import Rows
+from migrator.adapters.sql_source import SqlReader
 from migrator.duplicates import Duplicates
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.kind_layout import KindLayout
@@ -959,3 +960,54 @@ def test_a_record_that_needs_a_closer_look_takes_few_others_with_it(
     assert 0 < len(looked) <= 32
     assert sum(map(len, expected.alike)) + len(looked) == expected.tallies["fact"].read == 1_000
     assert {"k700"} <= {row.record["key"] for row in looked}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rows_that_go_into_a_table_as_columns_are_those_that_go_row_by_row(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance, path = Random(seed), tmp_path / "chat.db"
+    cells = CELLS[: chance.choice([3, 6, 12, len(CELLS)])]
+    with closing(sqlite3.connect(database(path))) as db, db:
+        for turn in range(chance.choice([1, 150, 1_030])):
+            odd = chance.choices(cells, k=3) if chance.random() < 0.3 else ["text", 0.5, None]
+            values = ("ana", "work", f"k{turn}", *odd, TIME)
+            db.execute(
+                "INSERT INTO facts (user_id, category, key, value, confidence, session_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+
+    def copied(name: str) -> tuple[Any, ...]:
+        options = migrator.Options(state=str(tmp_path / f"state-{name}"), on_reject="continue")
+        report = migrator.migrate(path, tmp_path / f"{name}.db", options)
+        with closing(sqlite3.connect(tmp_path / f"{name}.db")) as db:
+            held = db.execute("SELECT * FROM facts").fetchall()
+        return report.proven, report.kinds["fact"], sorted(repr(row[1:]) for row in held)
+
+    as_columns = copied("columns")
+    assert as_columns[0] == "digest"
+    monkeypatch.setattr(SqlReader, "fit_alike", lambda *_: False)
+    assert copied("rows") == as_columns
+
+
+def test_a_row_that_the_table_refuses_among_many_is_rejected_alone(tmp_path: Path) -> None:
+    path, made = tmp_path / "chat.db", tmp_path / "new.db"
+    with closing(sqlite3.connect(database(path))) as db, db:
+        insert = "INSERT INTO facts (user_id, category, key, value) VALUES ('ana', 'work', ?, 'v')"
+        db.executemany(insert, ((f"k{turn}",) for turn in range(300)))
+    with closing(ADAPTER.sink(address(made), setting(made))) as opened:
+        opened.prepare(KINDS, True)
+        with closing(sqlite3.connect(made)) as db, db:
+            db.execute(
+                "CREATE TRIGGER no BEFORE INSERT ON facts WHEN new.key = 'k7' BEGIN SELECT raise(ABORT, 'not this one'); END"
+            )
+        opened.begin("0")
+        reader, found = opened.reader(), source(path)
+        for page in (page for part in found.partitions(KINDS, 1) for page in found.pages(part, None)):
+            for rows in page.alike:
+                assert reader.fit_alike(rows)
+                opened.upsert_alike(rows)
+        flushed = opened.flush()
+    assert [reject.held["key"] for reject in flushed.rejects] == ["k7"]
+    with closing(sqlite3.connect(made)) as db:
+        assert db.execute("SELECT count(*) FROM facts").fetchone() == (299,)

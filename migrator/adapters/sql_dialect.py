@@ -162,6 +162,10 @@ class Dialect(ABC):
     def takes_any(self, column: Column, sort: type) -> bool:
         """Whether a column gives every value of a Python type back, as far as a text is Unicode."""
 
+    @abstractmethod
+    def takes_plain(self, column: Column, sort: type) -> bool:
+        """Whether a column gives back every value of a Python type that needs no closer look (`plain.Signature.columns`): numbers by value."""
+
     # The rest is standard SQL.
 
     def quote(self, name: str) -> str:
@@ -402,6 +406,9 @@ class Sqlite(Dialect):
 
     def takes_any(self, column: Column, sort: type) -> bool:
         return (sort is str and column.affinity in ("text", "none")) or (sort is type(None) and not column.required)
+
+    def takes_plain(self, column: Column, sort: type) -> bool:
+        return self.takes_any(column, sort) or (sort in (int, float) and column.affinity != "text")
 
     def problem(self, column: Column, value: Value) -> str | None:
         if value is None:

@@ -12,7 +12,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +22,11 @@ from migrator.adapters.base import Flushed, Reader, Setting, Sink, is_as_it_was,
 from migrator.adapters.sql_dialect import DIALECTS, Connection, Table
 from migrator.adapters.sql_errors import is_busy, sorted_errors
 from migrator.adapters.sql_rows import Finder, Rows
-from migrator.adapters.sql_source import SqlReader, find_row, must_fit, values_of
+from migrator.adapters.sql_source import Fitted, SqlReader, find_row, must_fit, values_of
 from migrator.errors import ConfigError, StoreError
 from migrator.model import (
     Address,
+    Alike,
     Existing,
     Row,
     Traits,
@@ -139,6 +140,18 @@ class SqlSink(Sink):
 
     def upsert(self, rows: Iterable[Row], existing: Existing) -> None:
         self._write(((row, None) for row in rows), existing)
+
+    def upsert_alike(self, rows: Alike) -> None:
+        with sorted_errors(f"{self.text}, writing"):
+            table, _, _ = self._store(rows.kind)
+            encoded = rows.encoded
+            is_one_write = table.conflict and self._is_slice_whole(Existing.EMPTY)
+            if is_one_write and isinstance(encoded, Fitted) and encoded.names == table.names:
+                with self._slice_transaction(), suppress(sqlite3.IntegrityError, sqlite3.DataError):
+                    self._connection().executemany(self.dialect.upsert(table, True), encoded.values)
+                    return
+                self._must_be_in_transaction()  # one of them is refused: once more, one by one
+        self.upsert(rows, Existing.EMPTY)
 
     def swap(self, pairs: Iterable[tuple[Row, Row]]) -> None:
         self._write(pairs, Existing.REPLACE)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from migrator.adapters import sqlite_snapshot as files
 from migrator.adapters.base import Reader, Setting, Source, rejected
@@ -23,6 +23,7 @@ from migrator.errors import ConfigError, RecordError, StoreError
 from migrator.layout import Layout, encode_or_null
 from migrator.model import (
     Address,
+    Alike,
     Cursor,
     Found,
     Holdings,
@@ -256,6 +257,21 @@ class SqlReader(SqlSource, Reader):
         fitted.encoded = table.names, values
         return fitted
 
+    def fit_alike(self, rows: Alike) -> bool:
+        signature, table = rows.signature, self._targets.get(rows.kind) or self._target(rows.kind)
+        names = rows.kind, *signature.names
+        if names not in self._ways:
+            self.fit(rows[0])
+        way = self._ways.get(names)
+        if way is None or way.coded:
+            return False
+        sorts = way.pick((*map(signature.type_of, signature.names), type(None)))
+        if not all(map(self.dialect.takes_plain, table.columns, sorts)):
+            return False
+        nulls = [None] * len(rows)
+        rows.encoded = Fitted(table.names, [*zip(*way.pick((*rows.columns, nulls)))])
+        return True
+
     def weigh(self, row: Row) -> Weight:
         return Weight(size_of(row.record.values()))
 
@@ -372,6 +388,19 @@ class Way(NamedTuple):
             else:
                 values[number] = encode_or_null(spot, values[number], row.is_plain)
         return tuple(values)
+
+
+class Fitted(Sequence[tuple[tuple[str, ...], tuple[Value, ...]]]):
+    """What goes into these columns of many rows; of one it is what `Row.encoded` holds."""
+
+    def __init__(self, names: tuple[str, ...], values: Sequence[tuple[Value, ...]]) -> None:
+        self.names, self.values = names, values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.names, self.values[number]
 
 
 def values_of(row: Row, table: Table, layout: Layout) -> tuple[Value, ...]:

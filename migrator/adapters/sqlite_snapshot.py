@@ -29,7 +29,7 @@ BUSY_SECONDS = 30.0
 """How long we wait for a lock that the application holds."""
 
 _MAGIC = b"SQLite format 3\0"
-_SAMPLE = 32 << 20
+_SAMPLE = 8 << 20
 _CHUNK = 4 << 20
 _PAGE = 4096
 _STEP_PAGES = 4096
