@@ -36,6 +36,8 @@ from migrator.adapters.packing import (
     opened,
 )
 from migrator.errors import ConfigError, RecordError, StoreError
+from migrator.kind_layout import KindLayout
+from migrator.layout import Reading
 from migrator.model import (
     FOREIGN,
     UNKNOWN_KIND,
@@ -178,6 +180,7 @@ class FileReader(JsonReader):
         self.path = Path(address.name)
         self._held = Stamp(**snapshot.spec) if snapshot else None
         self._proof: Proof | None = None
+        self._reading: Reading | None = None
         self._known = (0, 1)  # an offset and its line: looking a line number up goes on from here
         self._kind_of = {each.collections[0]: name for name, each in self.layout.kinds.items() if each.collections}
 
@@ -284,14 +287,19 @@ class FileReader(JsonReader):
         """Those of many entries, of which `number` are before them, that are behind the `first`."""
         mapped = self.layout.map
         assert mapped is not None
-        read, kind, (name, value), is_plain = self.layout.read, mapped.kind.name, mapped.map, found.is_plain
+        read, is_plain = self._reading_of(mapped).row, found.is_plain
         share = found.size // len(found.values)
         for cursor, (key, held) in enumerate(found.values.items(), number + 1):
             if cursor > first:
-                row = read({name: key, value: held}, key, kind)
+                row = read((key, held), (str, type(held)), key)
                 if is_plain and isinstance(row, Row):
                     row.is_plain = True
                 yield row, cursor, share
+
+    def _reading_of(self, mapped: KindLayout) -> Reading:
+        if self._reading is None:
+            self._reading = self.layout.reading(mapped.kind.name, mapped.map)
+        return self._reading
 
     def _from_item(self, found: Found) -> Row | Foreign | Reject:
         mapped = self.layout.map

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,19 +140,37 @@ class SqlSink(Sink):
         self._flushed = Flushed()
 
     def upsert(self, rows: Iterable[Row], existing: Existing) -> None:
-        self._write(((row, None) for row in rows), existing)
+        for kind, group in groupby(rows, key=attrgetter("kind")):
+            some = list(group)
+            encoded = [row.encoded or (None, ()) for row in some] if self._is_slice_whole(existing) else []
+            names = encoded[0][0] if encoded else None
+            if (
+                names is None
+                or any(each[0] is not names for each in encoded)
+                or not self._is_written(kind, names, [values for _, values in encoded])
+            ):
+                self._write(((row, None) for row in some), existing)
 
     def upsert_alike(self, rows: Alike) -> None:
+        fitted = rows.encoded
+        if not (
+            self._is_slice_whole(Existing.EMPTY)
+            and isinstance(fitted, Fitted)
+            and self._is_written(rows.kind, fitted.names, fitted.values)
+        ):
+            self.upsert(rows, Existing.EMPTY)
+
+    def _is_written(self, kind: str, names: tuple[str, ...], many: Sequence[tuple[Value, ...]]) -> bool:
+        """Write all of what goes into these columns at once, within the slice's transaction; False where each must be written by itself."""
         with sorted_errors(f"{self.text}, writing"):
-            table, _, _ = self._store(rows.kind)
-            encoded = rows.encoded
-            is_one_write = table.conflict and self._is_slice_whole(Existing.EMPTY)
-            if is_one_write and isinstance(encoded, Fitted) and encoded.names == table.names:
-                with self._slice_transaction(), suppress(sqlite3.IntegrityError, sqlite3.DataError):
-                    self._connection().executemany(self.dialect.upsert(table, True), encoded.values)
-                    return
-                self._must_be_in_transaction()  # one of them is refused: once more, one by one
-        self.upsert(rows, Existing.EMPTY)
+            table, _, _ = self._store(kind)
+            if not table.conflict or names != table.names:
+                return False
+            with self._slice_transaction(), suppress(sqlite3.IntegrityError, sqlite3.DataError):
+                self._connection().executemany(self.dialect.upsert(table, True), many)
+                return True
+            self._must_be_in_transaction()  # one of them is refused
+        return False
 
     def swap(self, pairs: Iterable[tuple[Row, Row]]) -> None:
         self._write(pairs, Existing.REPLACE)
