@@ -293,7 +293,7 @@ class Page:
     @property
     def count(self) -> int:
         """How many rows there are; none is made to be counted."""
-        return len(self._rows) + sum(map(len, self.alike))
+        return len(self._rows) + (sum(map(len, self.alike)) if self.alike else 0)
 
     def add(self, found: Row | Foreign | Reject) -> None:
         if isinstance(found, Row):
@@ -461,9 +461,10 @@ def counted(count: int, noun: str = "record") -> str:
 
 def identity_key(kind: str, identity: Sequence[Value]) -> bytes:
     """Bytes that are equal exactly for equal identities of one kind (numbers by value). ValueError for a lone surrogate."""
-    return canonical([kind, *identity])
+    return canonical([kind, *identity], is_plain=_TEXTS.issuperset(map(type, identity)))
 
 
+_TEXTS = {str, type(None)}
 _WORDS = 80
 """Characters of a text from data that are shown: a mood's context is part of its identity, and may be a letter."""
 
