@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import migrator
 import proxy
 from kills import Killer
 from migrator import Options
-from migrator.adapters import sql_sink, sqlite_snapshot
+from migrator.adapters import sql, sql_sink, sqlite_snapshot
 from migrator.checkpoint import Checkpoint, State
 from tables import address_of, client_of
 from test_kill import CREWS, LONG, Bench, point
@@ -40,6 +41,11 @@ pytestmark = pytest.mark.usefixtures("own_states")
 
 
 # A full disk -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _little_data_makes_many_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql.ADAPTER, "traits", replace(sql.ADAPTER.traits, stretch=1))
 
 
 @pytest.mark.timeout(7200 if LONG else 300)

@@ -986,7 +986,7 @@ def test_rows_that_go_into_a_table_as_columns_are_those_that_go_row_by_row(
 
     as_columns = copied("columns")
     assert as_columns[0] == "digest"
-    monkeypatch.setattr(SqlReader, "fit_alike", lambda *_: False)
+    monkeypatch.setattr(SqlReader, "fits_alike", lambda *_: False)
     assert copied("rows") == as_columns
 
 
@@ -1005,7 +1005,7 @@ def test_a_row_that_the_table_refuses_among_many_is_rejected_alone(tmp_path: Pat
         reader, found = opened.reader(), source(path)
         for page in (page for part in found.partitions(KINDS, 1) for page in found.pages(part, None)):
             for rows in page.alike:
-                assert reader.fit_alike(rows)
+                assert reader.fits_alike(rows) and reader.fit_alike(rows)
                 opened.upsert_alike(rows)
         flushed = opened.flush()
     assert [reject.held["key"] for reject in flushed.rejects] == ["k7"]

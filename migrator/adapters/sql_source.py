@@ -257,7 +257,7 @@ class SqlReader(SqlSource, Reader):
         fitted.encoded = table.names, values
         return fitted
 
-    def fit_alike(self, rows: Alike) -> bool:
+    def fits_alike(self, rows: Alike) -> bool:
         signature, table = rows.signature, self._targets.get(rows.kind) or self._target(rows.kind)
         names = rows.kind, *signature.names
         if names not in self._ways:
@@ -266,9 +266,11 @@ class SqlReader(SqlSource, Reader):
         if way is None or way.coded:
             return False
         sorts = way.pick((*map(signature.type_of, signature.names), type(None)))
-        if not all(map(self.dialect.takes_plain, table.columns, sorts)):
-            return False
-        nulls = [None] * len(rows)
+        return all(map(self.dialect.takes_plain, table.columns, sorts))
+
+    def fit_alike(self, rows: Alike) -> bool:
+        way, table, nulls = self._ways[rows.kind, *rows.signature.names], self._targets[rows.kind], [None] * len(rows)
+        assert way is not None
         rows.encoded = Fitted(table.names, [*zip(*way.pick((*rows.columns, nulls)))])
         return True
 
