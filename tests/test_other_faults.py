@@ -126,6 +126,8 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A job of chat.db into out.db that was stopped half way: its checkpoint."""
     kills.make_chat(tmp_path / "chat.db", 60)
     monkeypatch.setattr("migrator.adapters.base.PAGE_ROWS", 10)
+    monkeypatch.setattr("migrator.adapters.sql_rows.PAGE_ROWS", 10)
+    monkeypatch.setattr("migrator.adapters.sql_rows._ROWS_AT_ONCE", 10)
     monkeypatch.setattr("migrator.engine.SLICE_PAGES", 1)
     begin, calls = sql_sink.SqlSink.begin, [0]
 
