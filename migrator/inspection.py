@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from migrator.adapters.base import RECORD_BYTES, Setting
-from migrator.adapters.dynamodb_oversize import Oversize
-from migrator.adapters.dynamodb_values import HASH_BYTES, ITEM_BYTES, RANGE_BYTES, to_item
+from migrator.adapters.dynamodb.oversize import Oversize
+from migrator.adapters.dynamodb.values import HASH_BYTES, ITEM_BYTES, RANGE_BYTES, to_item
 from migrator.binding import reading
 from migrator.engine import WANTED_PARTITIONS
 from migrator.errors import ConfigError, RecordError

@@ -18,7 +18,7 @@ import kills
 import proxy
 import services
 from migrator.adapters import memory
-from migrator.adapters.dynamodb_client import client_of
+from migrator.adapters.dynamodb.client import client_of
 from migrator.model import Address
 
 # A machine that others use as well is slow at times: that says nothing of the strategy. `ci` tries the same examples in every run, `nightly` new ones.

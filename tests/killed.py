@@ -32,10 +32,10 @@ import migrator.adapters.base as base
 
 base.PAGE_ROWS = int(os.environ.get("KILLED_PAGE", "25"))  # before the adapters read it: little data makes many slices
 
-import migrator.adapters.dynamodb_sink as dynamodb_sink  # noqa: E402
-import migrator.adapters.json_source as json_source  # noqa: E402
-import migrator.adapters.sql as sql  # noqa: E402
-import migrator.adapters.sql_source as sql_source  # noqa: E402
+import migrator.adapters.dynamodb.sink as dynamodb_sink  # noqa: E402
+import migrator.adapters.jsonfile.source as json_source  # noqa: E402
+import migrator.adapters.sql.adapter as sql  # noqa: E402
+import migrator.adapters.sql.source as sql_source  # noqa: E402
 import migrator.cutting_over as cutting_over  # noqa: E402
 import migrator.engine as engine  # noqa: E402
 import migrator.migration as migration  # noqa: E402
@@ -210,7 +210,7 @@ def _watch_requests(death: Death) -> None:
     botocore.httpsession.URLLib3Session.send = watched
     if os.environ.get("MIGRATOR_FAST") != "1":
         return
-    from migrator.adapters.dynamodb_fast import Lane
+    from migrator.adapters.dynamodb.fast import Lane
 
     ask = Lane._ask
 

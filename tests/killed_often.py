@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import killed  # small pages, small slices
-import migrator.adapters.sql_sink
+import migrator.adapters.sql.sink
 import migrator.console  # noqa: F401
 from migrator import addresses, cli, mapping_file
-from migrator.adapters import dynamodb_client
+from migrator.adapters.dynamodb import client as dynamodb_client
 
 
 def _warm() -> None:

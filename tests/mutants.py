@@ -45,7 +45,7 @@ MODULES: dict[str, list[str]] = {
     "verification": ["test_verification.py", "test_proof_app.py::test_a_differing_affinity_a_forgotten_user_and_one_more_fact_are_named"],
     "engine": ["test_engine.py"],
     "crew": ["test_engine.py"],
-    "adapters.dynamodb_sink": [
+    "adapters.dynamodb.sink": [
         "test_dynamodb_sink.py",
         *(f"test_dynamodb.py::test_{name}" for name in (
             "the_first_error_is_told_and_ends_the_waiting_of_the_others", "requests_are_bounded_in_bytes", "one_bad_item_is_rejected_alone",

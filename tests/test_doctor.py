@@ -333,7 +333,7 @@ def test_a_broken_file_is_named_with_the_line_that_mends_it(
 
 def test_a_lock_is_named_with_the_process_that_holds_it(chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """H46: LuminoraCore waits five seconds, and then loses the record."""
-    monkeypatch.setattr("migrator.adapters.sqlite_ladder.LOCK_SECONDS", 0.3)
+    monkeypatch.setattr("migrator.adapters.sql.ladder.LOCK_SECONDS", 0.3)
     code = f"import sqlite3, sys; db = sqlite3.connect({str(chat)!r}, isolation_level=None); db.execute('BEGIN IMMEDIATE'); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

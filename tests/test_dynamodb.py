@@ -24,15 +24,16 @@ from hypothesis import strategies as st
 
 import endpoint
 import migrator
-from migrator.adapters import dynamodb_client, dynamodb_source
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb import ADAPTER
-from migrator.adapters.dynamodb_errors import GivenUp
-from migrator.adapters.dynamodb_pace import Pace
-from migrator.adapters.dynamodb_requests import Table
-from migrator.adapters.dynamodb_sink import DynamoDBSink
-from migrator.adapters.dynamodb_source import DynamoDBReader, DynamoDBSource
-from migrator.adapters.dynamodb_values import from_attribute, item_size, to_attribute, to_item
+from migrator.adapters.dynamodb import client as dynamodb_client
+from migrator.adapters.dynamodb import source as dynamodb_source
+from migrator.adapters.dynamodb.adapter import ADAPTER
+from migrator.adapters.dynamodb.errors import GivenUp
+from migrator.adapters.dynamodb.pace import Pace
+from migrator.adapters.dynamodb.requests import Table
+from migrator.adapters.dynamodb.sink import DynamoDBSink
+from migrator.adapters.dynamodb.source import DynamoDBReader, DynamoDBSource
+from migrator.adapters.dynamodb.values import from_attribute, item_size, to_attribute, to_item
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.mapping_file import load_mapping
 from migrator.model import Address, Existing, Origin, Partition, Reject, Row

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import endpoint
-from migrator.adapters import dynamodb_sink
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb_pace import Pace
-from migrator.adapters.dynamodb_sink import BATCH_ITEMS, PENDING, DynamoDBSink
-from migrator.adapters.dynamodb_values import item_size, to_item
+from migrator.adapters.dynamodb import sink as dynamodb_sink
+from migrator.adapters.dynamodb.pace import Pace
+from migrator.adapters.dynamodb.sink import BATCH_ITEMS, PENDING, DynamoDBSink
+from migrator.adapters.dynamodb.values import item_size, to_item
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.mapping_file import load_mapping
 from migrator.model import Existing, Origin, Row, Traits

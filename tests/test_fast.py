@@ -1,4 +1,4 @@
-"""The fast way to a table (`dynamodb_fast`) leaves what boto3 leaves, and gives way to it wherever it is not sure of itself.
+"""The fast way to a table (`dynamodb.fast`) leaves what boto3 leaves, and gives way to it wherever it is not sure of itself.
 
 Who loses nothing under faults, by either way, says `test_faults.py`; what both do with batches, `test_dynamodb.py` and `test_dynamodb_sink.py`.
 """
@@ -34,14 +34,15 @@ from hypothesis import strategies as st
 import endpoint
 import kills
 from conftest import needed, skip_for
-from migrator.adapters import dynamodb_signing, dynamodb_sink
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb_pace import Pace
-from migrator.adapters.dynamodb_requests import Table
-from migrator.adapters.dynamodb_signing import Pattern, Signer, Unlike
-from migrator.adapters.dynamodb_sink import DynamoDBSink
-from migrator.adapters.dynamodb_values import to_item
-from migrator.adapters.dynamodb_wire import Puts, Wire, item_json
+from migrator.adapters.dynamodb import signing as dynamodb_signing
+from migrator.adapters.dynamodb import sink as dynamodb_sink
+from migrator.adapters.dynamodb.pace import Pace
+from migrator.adapters.dynamodb.requests import Table
+from migrator.adapters.dynamodb.signing import Pattern, Signer, Unlike
+from migrator.adapters.dynamodb.sink import DynamoDBSink
+from migrator.adapters.dynamodb.values import to_item
+from migrator.adapters.dynamodb.wire import Puts, Wire, item_json
 from migrator.errors import StoreError, TransientStoreError
 from migrator.model import Address, Existing, Row
 from tables import address_of, client_of, items_of
@@ -49,7 +50,7 @@ from test_dynamodb import KINDS, NEW, Stub, at, episode, fact, put_rows, refusal
 from test_wire import items_of_many_types
 
 needed("msgspec")
-dynamodb_fast = import_module("migrator.adapters.dynamodb_fast")
+dynamodb_fast = import_module("migrator.adapters.dynamodb.fast")
 
 MANY = [fact(n) for n in range(400)]
 
@@ -405,7 +406,7 @@ def by_a_proxy(patch: pytest.MonkeyPatch, table: Served) -> None:
 
 WAYS: dict[str, Callable[[pytest.MonkeyPatch, Served], object]] = {
     "it is turned off": lambda patch, table: patch.setenv("MIGRATOR_FAST", "0"),
-    "the extra is not there": lambda patch, table: patch.setitem(sys.modules, "migrator.adapters.dynamodb_fast", None),
+    "the extra is not there": lambda patch, table: patch.setitem(sys.modules, "migrator.adapters.dynamodb.fast", None),
     "a proxy is between": by_a_proxy,
     "there is no event": lambda patch, table: patch.setattr(Wire, "pattern", lambda self, table: None),
     "a signature differs": lambda patch, table: patch.setattr(dynamodb_signing, "_key", lambda *of: b"wrong"),
@@ -459,7 +460,7 @@ def test_a_small_job_does_not_pay_for_the_import(table: Served, tmp_path: Path) 
     kills.make_chat(chat, 50)
     script = (
         "import sys\nfrom migrator import cli\n"
-        "try: cli.main(sys.argv[1:])\nfinally: print('migrator.adapters.dynamodb_fast' in sys.modules, file=sys.stderr)"
+        "try: cli.main(sys.argv[1:])\nfinally: print('migrator.adapters.dynamodb.fast' in sys.modules, file=sys.stderr)"
     )
     args = [
         "migrate",
@@ -483,7 +484,7 @@ def test_a_small_job_does_not_pay_for_the_import(table: Served, tmp_path: Path) 
 def test_after_enough_batches_it_is_begun(table: Served, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIGRATOR_FAST", "")
     monkeypatch.setattr(dynamodb_sink, "FAST_AFTER", 3)
-    monkeypatch.delitem(sys.modules, "migrator.adapters.dynamodb_fast")  # nobody has imported it
+    monkeypatch.delitem(sys.modules, "migrator.adapters.dynamodb.fast")  # nobody has imported it
     sink = DynamoDBSink(at(table.endpoint, region="eu-west-1"), setting, Pace())
     put_rows(sink, MANY)
     assert (table.fast, table.count("BatchWriteItem"), len(table.items)) == (13, 16, 400)

@@ -25,18 +25,16 @@ import faulty
 from faulty import SCRIPTS, Fault
 from kills import account, make_chat
 from migrator import cli, engine
-from migrator.adapters import (
-    base,
-    dynamodb_client,
-    dynamodb_governor,
-    dynamodb_pace,
-    dynamodb_requests,
-    dynamodb_source,
-    sql_dialect,
-    sql_source,
-)
-from migrator.adapters.dynamodb_errors import Denied, Expired, Taken
-from migrator.adapters.dynamodb_pace import Pace
+from migrator.adapters import base
+from migrator.adapters.dynamodb import client as dynamodb_client
+from migrator.adapters.dynamodb import governor as dynamodb_governor
+from migrator.adapters.dynamodb import pace as dynamodb_pace
+from migrator.adapters.dynamodb import requests as dynamodb_requests
+from migrator.adapters.dynamodb import source as dynamodb_source
+from migrator.adapters.dynamodb.errors import Denied, Expired, Taken
+from migrator.adapters.dynamodb.pace import Pace
+from migrator.adapters.sql import dialect as sql_dialect
+from migrator.adapters.sql import source as sql_source
 from migrator.errors import Interrupted, MigratorError
 from tables import address_of, client_of, fill, items_of, texts_of
 

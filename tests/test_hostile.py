@@ -31,11 +31,11 @@ import mutated
 from accepting import description
 from awkward import as_noted, examples, meaning
 from migrator import ConfigError
-from migrator.adapters import json_text
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb_source import DynamoDBSource, read_item
-from migrator.adapters.json_text import Broken, Entries, Found, Proof, Scanner, parsed
-from migrator.adapters.jsonfile import ADAPTER as FILES
+from migrator.adapters.dynamodb.source import DynamoDBSource, read_item
+from migrator.adapters.jsonfile import text as json_text
+from migrator.adapters.jsonfile.adapter import ADAPTER as FILES
+from migrator.adapters.jsonfile.text import Broken, Entries, Found, Proof, Scanner, parsed
 from migrator.checkpoint import FORMAT, Checkpoint, Progress, State, jobs
 from migrator.config import resolve
 from migrator.errors import MigratorError, RecordError

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrator.adapters.dynamodb_http import Answer, Connections
+from migrator.adapters.dynamodb.http import Answer, Connections
 
 WHOLE = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 2\r\nx-amz-crc32: 5\r\n\r\n{}"
 Work = Callable[[Connections], Awaitable[object]]

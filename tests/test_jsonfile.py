@@ -19,9 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import needed
-from migrator.adapters import base, json_sink, json_source, json_text, packing
+from migrator.adapters import base, packing
 from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Setting, Source
-from migrator.adapters.jsonfile import ADAPTER
+from migrator.adapters.jsonfile import sink as json_sink
+from migrator.adapters.jsonfile import source as json_source
+from migrator.adapters.jsonfile import text as json_text
+from migrator.adapters.jsonfile.adapter import ADAPTER
 from migrator.errors import ConfigError, StoreError
 from migrator.mapping_file import load_mapping
 from migrator.model import Address, Existing, Foreign, Origin, Page, Partition, Reject, Row, Snapshot

@@ -23,7 +23,9 @@ import migrator
 import proxy
 from kills import Killer
 from migrator import Options
-from migrator.adapters import sql, sql_sink, sqlite_snapshot
+from migrator.adapters.sql import adapter as sql
+from migrator.adapters.sql import sink as sql_sink
+from migrator.adapters.sql import snapshot as sqlite_snapshot
 from migrator.checkpoint import Checkpoint, State
 from tables import address_of, client_of
 from test_kill import CREWS, LONG, Bench, point
@@ -126,8 +128,8 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A job of chat.db into out.db that was stopped half way: its checkpoint."""
     kills.make_chat(tmp_path / "chat.db", 60)
     monkeypatch.setattr("migrator.adapters.base.PAGE_ROWS", 10)
-    monkeypatch.setattr("migrator.adapters.sql_rows.PAGE_ROWS", 10)
-    monkeypatch.setattr("migrator.adapters.sql_rows._ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("migrator.adapters.sql.rows.PAGE_ROWS", 10)
+    monkeypatch.setattr("migrator.adapters.sql.rows._ROWS_AT_ONCE", 10)
     monkeypatch.setattr("migrator.engine.SLICE_PAGES", 1)
     begin, calls = sql_sink.SqlSink.begin, [0]
 
@@ -208,7 +210,7 @@ def test_a_clock_that_was_set_back_or_forward_changes_nothing(
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
             return datetime.now(tz) + timedelta(days=days)
 
-    for module in ("migration", "run", "checkpoint", "adapters.sqlite_snapshot"):
+    for module in ("migration", "run", "checkpoint", "adapters.sql.snapshot"):
         monkeypatch.setattr(f"migrator.{module}.datetime", Clock)
     stamp = (datetime.now(UTC) - timedelta(days=days)).timestamp()
     os.utime(interrupted, (stamp, stamp))
@@ -294,7 +296,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from migrator import cli
-from migrator.adapters.sql_sink import SqlSink
+from migrator.adapters.sql.sink import SqlSink
 ready, go, source, sink = sys.argv[1:]
 def waits(self, name):
     Path(ready).touch()
@@ -356,7 +358,7 @@ def change_jsonl(path: Path) -> None:
 def moving(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
     """Has something done between the first two slices."""
     monkeypatch.setattr("migrator.engine.SLICE_PAGES", 1)
-    for module in ("dynamodb_source", "base"):
+    for module in ("dynamodb.source", "base"):
         monkeypatch.setattr(f"migrator.adapters.{module}.PAGE_ROWS", 4)
 
     def arrange(happens: Callable[[], None]) -> None:

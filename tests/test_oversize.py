@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 import kills
 import migrator
 from migrator import Options, Report
-from migrator.adapters import dynamodb_oversize as oversize
 from migrator.adapters.base import PAGE_BYTES, RECORD_BYTES, Setting
-from migrator.adapters.dynamodb import ADAPTER
-from migrator.adapters.dynamodb_oversize import Oversize
-from migrator.adapters.dynamodb_values import ITEM_BYTES, Item, item_size
+from migrator.adapters.dynamodb import oversize
+from migrator.adapters.dynamodb.adapter import ADAPTER
+from migrator.adapters.dynamodb.oversize import Oversize
+from migrator.adapters.dynamodb.values import ITEM_BYTES, Item, item_size
 from migrator.config import resolve
 from migrator.errors import ConfigError, RecordError
 from migrator.layout import PART_MARK

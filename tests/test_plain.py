@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrator import load_mapping, plain
-from migrator.adapters.dynamodb_items import read_item
-from migrator.adapters.dynamodb_plain import PlainItems
-from migrator.adapters.dynamodb_values import check_item, from_item, to_item, write_units
-from migrator.adapters.dynamodb_wire import Unread, item_json, key_json
-from migrator.adapters.json_rows import PlainLines, to_line
+from migrator.adapters.dynamodb.items import read_item
+from migrator.adapters.dynamodb.plain import PlainItems
+from migrator.adapters.dynamodb.values import check_item, from_item, to_item, write_units
+from migrator.adapters.dynamodb.wire import Unread, item_json, key_json
+from migrator.adapters.jsonfile.rows import PlainLines, to_line
 from migrator.errors import RecordError
 from migrator.mapping import _as_form
 from migrator.model import Alike, Page, Row, identity_key

@@ -69,8 +69,8 @@ def test_a_probe_proves_persistence_and_leaves_nothing(store: tuple[str, Held]) 
 
 def test_a_store_that_forgets_is_caught(store: tuple[str, Held], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is acknowledged and not there afterwards is exactly what the persistence test is for."""
-    from migrator.adapters.dynamodb_sink import DynamoDBSink
-    from migrator.adapters.sql_sink import SqlSink
+    from migrator.adapters.dynamodb.sink import DynamoDBSink
+    from migrator.adapters.sql.sink import SqlSink
 
     address, held = store
     before = held()

@@ -17,7 +17,7 @@ import pytest
 
 import migrator
 from migrator import Options
-from migrator.adapters.dynamodb_source import DynamoDBSource
+from migrator.adapters.dynamodb.source import DynamoDBSource
 from migrator.application import answers
 from migrator.cli import main
 from migrator.errors import ConfigError, StoreError

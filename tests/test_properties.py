@@ -27,9 +27,9 @@ from awkward import LONG, SECRET, as_noted, examples, meaning, without_nulls
 from migrator import Options, Report
 from migrator.adapters import adapter_for, memory
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb_values import check_item, from_attribute, from_item, item_size, to_attribute, to_item
-from migrator.adapters.json_rows import from_line, to_line
-from migrator.adapters.json_text import parsed
+from migrator.adapters.dynamodb.values import check_item, from_attribute, from_item, item_size, to_attribute, to_item
+from migrator.adapters.jsonfile.rows import from_line, to_line
+from migrator.adapters.jsonfile.text import parsed
 from migrator.checkpoint import Checkpoint, Progress, State
 from migrator.commands import check_mapping
 from migrator.config import resolve

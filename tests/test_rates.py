@@ -23,11 +23,11 @@ import proxy
 from migrator import Options
 from migrator.adapters import memory
 from migrator.adapters.base import Setting
-from migrator.adapters.dynamodb_governor import BURST, Governor, Meter, consumed, provisioned, read_units
-from migrator.adapters.dynamodb_pace import Pace
-from migrator.adapters.dynamodb_sink import DynamoDBSink
-from migrator.adapters.dynamodb_source import DynamoDBReader, DynamoDBSource
-from migrator.adapters.dynamodb_values import item_size, to_item
+from migrator.adapters.dynamodb.governor import BURST, Governor, Meter, consumed, provisioned, read_units
+from migrator.adapters.dynamodb.pace import Pace
+from migrator.adapters.dynamodb.sink import DynamoDBSink
+from migrator.adapters.dynamodb.source import DynamoDBReader, DynamoDBSource
+from migrator.adapters.dynamodb.values import item_size, to_item
 from migrator.cli import main
 from migrator.engine import part_of_rate
 from migrator.errors import ConfigError
@@ -409,7 +409,7 @@ def test_a_table_that_throttles_gets_all_and_is_soon_asked_for_what_it_takes(
 def test_a_rate_holds_at_the_table_whatever_the_sizes_of_items(
     stub: Stub, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("migrator.adapters.dynamodb_requests.THREADS", 1)  # who waits moves the clock of who sends
+    monkeypatch.setattr("migrator.adapters.dynamodb.requests.THREADS", 1)  # who waits moves the clock of who sends
     service = Throttling(stub, 1e9)
     asked = Setting(setting.layout, setting.kinds, setting.scratch, write_rate=50)
     sink = DynamoDBSink(at(stub.endpoint), asked, Pace(300, service.clock, service.wait, lambda: 0.5))

@@ -27,7 +27,8 @@ import pytest
 
 import migrator
 from migrator import ConfigError, Options, Report
-from migrator.adapters import memory, sql
+from migrator.adapters import memory
+from migrator.adapters.sql import adapter as sql
 from migrator.run import Silent
 from tables import client_of
 

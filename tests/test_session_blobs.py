@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 import migrator
 from conftest import needed
 from migrator import Options, Report
-from migrator.adapters import json_text
 from migrator.adapters.base import Setting
-from migrator.adapters.jsonfile import ADAPTER
+from migrator.adapters.jsonfile import text as json_text
+from migrator.adapters.jsonfile.adapter import ADAPTER
 from migrator.errors import ConfigError, StoreError
 from migrator.mapping_file import load_mapping, recognise
 from migrator.model import Address, Existing, Row, Shape

@@ -21,12 +21,15 @@ from typing import Any
 import pytest
 
 import migrator
-from migrator.adapters import sql, sql_dialect, sql_source, sqlite_snapshot
 from migrator.adapters.base import Reader, Setting, Sink, Source
-from migrator.adapters.dynamodb_plain import PlainItems
+from migrator.adapters.dynamodb.plain import PlainItems
 from migrator.adapters.memory import MemoryReader, MemoryStore
-from migrator.adapters.sql_rows import Rows
-from migrator.adapters.sql_source import SqlReader
+from migrator.adapters.sql import adapter as sql
+from migrator.adapters.sql import dialect as sql_dialect
+from migrator.adapters.sql import snapshot as sqlite_snapshot
+from migrator.adapters.sql import source as sql_source
+from migrator.adapters.sql.rows import Rows
+from migrator.adapters.sql.source import SqlReader
 from migrator.duplicates import Duplicates
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.kind_layout import KindLayout
@@ -620,7 +623,7 @@ def test_what_goes_into_the_columns_is_the_same_whether_the_way_is_known_or_not(
     rows += [fact("a", confidence=2**70), fact("b", value="\ud800"), fact("c", own=1), fact("d", confidence=None)] * 2
     looking = sink(tmp_path / "new.db").reader()
     known = [(found, getattr(found, "encoded", None)) for row in rows for found in [looking.fit(replace(row))]]
-    monkeypatch.setattr("migrator.adapters.sql_source._SIGNATURES", 0)
+    monkeypatch.setattr("migrator.adapters.sql.source._SIGNATURES", 0)
     looking = sink(tmp_path / "new.db").reader()
     assert [(found, getattr(found, "encoded", None)) for row in rows for found in [looking.fit(replace(row))]] == known
     assert not looking._ways  # type: ignore[attr-defined]

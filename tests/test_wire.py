@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import endpoint
-from migrator.adapters.dynamodb_values import from_item, to_item
-from migrator.adapters.dynamodb_wire import NoAnswer, Puts, Wire, _with_bytes, body_of, item_json
+from migrator.adapters.dynamodb.values import from_item, to_item
+from migrator.adapters.dynamodb.wire import NoAnswer, Puts, Wire, _with_bytes, body_of, item_json
 from test_values import TEXTS
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4) | st.sampled_from(

@@ -8,7 +8,13 @@ from typing import cast
 from migrator.adapters.base import Adapter
 from migrator.errors import ConfigError
 
-MODULES = {"memory": "memory", "json": "jsonfile", "jsonl": "jsonfile", "sql": "sql", "dynamodb": "dynamodb"}
+MODULES = {
+    "memory": "memory",
+    "json": "jsonfile.adapter",
+    "jsonl": "jsonfile.adapter",
+    "sql": "sql.adapter",
+    "dynamodb": "dynamodb.adapter",
+}
 
 
 def adapter_for(store: str) -> Adapter:

@@ -2,7 +2,7 @@
 
 How to add an adapter
 ---------------------
-1. Write `adapters/NAME.py`, in the order of its neighbours: Adapter, Source, Reader, Sink, values (`_to_x` / `_from_x` side by side),
+1. Write `adapters/NAME.py`, or a folder of modules with `adapter` on top, in the order of its neighbours: Adapter, Source, Reader, Sink, values (`_to_x` / `_from_x` side by side),
    errors (one context manager that sorts the driver's exceptions). End it with `ADAPTER = ...` and name it in `adapters/__init__`.
    What grows into an idea of its own (the requests, the values, the statements) gets a file beside it, which knows no Source and no Sink.
 2. Import the driver inside the module only: nobody pays for a store that is not used.

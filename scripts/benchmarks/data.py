@@ -194,7 +194,7 @@ def _json_map(path: Path, bytes_: int, size: int) -> None:
 def _items(source: Path, path: Path, mapping: str, layout_id: str) -> None:
     """The lines that the stub loads: hash, range, size and the item as DynamoDB JSON."""
     import migrator
-    from migrator.adapters.dynamodb_values import item_size, to_item
+    from migrator.adapters.dynamodb.values import item_size, to_item
 
     layout = migrator.load_mapping(mapping).layouts[layout_id]
     with path.open("w", encoding="utf-8") as file, migrator.open_store(source, mapping) as store:

@@ -13,10 +13,10 @@ from naive import Run
 def _import_all() -> Any:
     """What a run imports as it goes, so that the clock does not see it."""
     migrator = import_module("migrator")
-    for name in ("commands", "adapters.sql", "adapters.dynamodb", "adapters.jsonfile"):
+    for name in ("commands", "adapters.sql.adapter", "adapters.dynamodb.adapter", "adapters.jsonfile.adapter"):
         import_module(f"migrator.{name}")
     with suppress(ImportError):
-        import_module("migrator.adapters.dynamodb_fast")
+        import_module("migrator.adapters.dynamodb.fast")
     return migrator
 
 
