@@ -32,7 +32,7 @@ from data import Data
 from measuring import Took
 
 ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("boto3", "botocore", "urllib3", "orjson", "SQLAlchemy", "xxhash", *FAST)
+_PACKAGES = ("boto3", "botocore", "urllib3", "orjson", "xxhash", *FAST)
 _MB = 1_000_000
 
 
