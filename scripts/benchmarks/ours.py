@@ -45,7 +45,7 @@ def verify(source: str, sink: str, state: str, **options: Any) -> Run:
 
 
 def read(*addresses: str) -> Run:
-    """All records of some stores, read as rows and dropped; they are counted once, for each store holds the same."""
+    """All records of some stores, read as a run reads them and dropped; they are counted once, for each store holds the same."""
     migrator = _import_all()
 
     def run() -> int:
@@ -54,7 +54,7 @@ def read(*addresses: str) -> Run:
             with migrator.open_store(address) as source:
                 records = 0
                 for partition in source.partitions(list(source.layout.kinds), 16):
-                    records += sum(len(page.rows) for page in source.pages(partition, None))
+                    records += sum(page.count for page in source.pages(partition, None))
         return records
 
     return run
