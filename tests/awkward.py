@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from fractions import Fraction
 from random import Random
 from typing import Any
 
@@ -218,13 +217,16 @@ def rows(random: Random, mapping: Mapping, count: int) -> list[Row]:
 
 
 def meaning(value: Any) -> Any:
-    """A value in a form where == means "the same value", and which can be a key; numbers by value, a float's its shortest decimal text."""
+    """A value in a form where == means "the same value", and which can be a key; numbers by value, a float's its shortest decimal text.
+
+    A number is no fraction: that of 1e999999999 has a thousand million digits.
+    """
     if value is None or isinstance(value, bool | str | bytes):
         return type(value).__name__, value
     if isinstance(value, float) and not math.isfinite(value):
         return "float", repr(value)
     if isinstance(value, int | float | Decimal):
-        return "number", Fraction(repr(value) if isinstance(value, float) else value)
+        return "number", Decimal(repr(value) if isinstance(value, float) else value)
     if isinstance(value, frozenset):
         return "set", frozenset(map(meaning, value))
     if isinstance(value, list):
