@@ -309,9 +309,7 @@ class DynamoDBSink(Sink):
             ):  # imported already, it costs nothing
                 self._before_lane = -1
                 self._lane = self._opened_lane()
-        needs_more = self._items.oversize.is_used and (
-            now.existing is Existing.REPLACE or (type(puts) is list and any(put.stored.texts for put in puts))
-        )
+        needs_more = self._items.oversize.is_used and (now.existing is Existing.REPLACE or bool(_in_parts(puts)))
         if self._lane is None or needs_more:
             return False
         return self._lane.send(_request(puts), _units(puts), partial(self._answered, now, puts))
@@ -386,7 +384,7 @@ class DynamoDBSink(Sink):
             for item in self._items.fetch([only(self.layout.key, put.item) for put in puts]):
                 self._note(now, item)
         try:
-            for put in puts if type(puts) is list else ():
+            for put in _in_parts(puts):
                 self._put_parts(now, put)
             for _ in self._table.batches("batch_write_item", request, now.stop, _units(puts)):
                 pass
@@ -463,7 +461,7 @@ class DynamoDBSink(Sink):
     # parts
 
     def _put_parts(self, now: _Slice, put: _Put) -> None:
-        """Write what does not fit into the item, before the item that names it."""
+        """Write what does not fit into the item, if anything, before the item that names it."""
         if not put.stored.texts:
             return
         self._note(now, put.item)
@@ -519,6 +517,11 @@ def _request(puts: Sequence[_Put]) -> Puts:
 
 def _units(puts: Sequence[_Put]) -> int:
     return sum(puts.stock.units if isinstance(puts, _PutsAlike) else [put.stored.units for put in puts])
+
+
+def _in_parts(puts: Sequence[_Put]) -> list[_Put]:
+    """Those that do not fit into an item; of rows that are alike each does."""
+    return [] if isinstance(puts, _PutsAlike) else [put for put in puts if put.stored.texts]
 
 
 def _spread(puts: list[_Put]) -> Iterator[_Put]:
