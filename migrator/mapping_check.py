@@ -163,7 +163,7 @@ class Checker:
         names = {each.name for each in fields}
         by, gives = self.texts(spec, "by", where), self.some(spec, "gives", where)
         recent = spec.get("recent", [])
-        if recent and not (
+        if recent != [] and not (
             isinstance(recent, list) and [type(each) for each in recent] == [str, int] and recent[1] > 0
         ):
             raise self.fail(where, "recent: a time field and a number of days are wanted")

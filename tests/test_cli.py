@@ -383,6 +383,12 @@ def _wrong_column() -> None:
     )
 
 
+def _column_of_nobody() -> None:
+    Path("odd.toml").write_text(
+        'extends = "luminoracore-v1.1"\nname = "odd"\n[layouts.sqlite.fact.columns]\nextra = "TEXT NOT NULL"\n'
+    )
+
+
 @pytest.mark.parametrize(
     ("before", "args", "words"),
     [
@@ -411,6 +417,8 @@ def _wrong_column() -> None:
         (_wrong_shape, ["migrate", "odd.json", "x.db"], "no mapping fits.*facts .no array."),
         (_wrong_column, ["mappings", "check", "odd.toml"], r"layouts.sqlite.fact.*cannot be made"),
         (_wrong_column, ["migrate", "chat.db", "x.db", "--mapping", "odd.toml"], r"odd.toml: .layouts.sqlite.fact.*cannot be made"),
+        (_column_of_nobody, ["mappings", "check", "odd.toml"], r"layouts.sqlite.fact.*its column extra must be given"),
+        (_column_of_nobody, ["migrate", "chat.db", "x.db", "--mapping", "odd.toml"], r"layouts.sqlite.fact.*its column extra must be given"),
         (None, ["inspect", "sqlite:///chat.db?mode=ro"], r"no option but .tz=ZONE"),
         (_nothing_at_all, ["migrate", "odd.json", "x.db"], "holds no records, of any mapping"),
         (None, ["migrate", "chat.db", "x.jsonl", "--user", "nobody"], "no record of .* is of the user"),

@@ -179,7 +179,7 @@ def test_the_values_of_a_document_are_found_in_chunks_of_any_size(seed: int, chu
                 [(key, place, one) for place, one in enumerate(held)] if isinstance(held, list) else [(key, None, held)]
             )
         ]
-    except (ValueError, AssertionError, RecursionError):
+    except (ValueError, AssertionError, RecursionError, ArithmeticError):  # the last: an exponent that no number has
         assert found is None
         return
     if found is not None:  # else half a surrogate, or a number that nobody can hold
@@ -374,7 +374,7 @@ def test_any_bytes_are_a_mapping_or_refused_with_the_name_of_the_file(tmp_path: 
     for _ in range(random.randrange(1, 4)):
         data = damaged(random, data) or junk
     path = tmp_path / "mine.toml"
-    path.write_bytes(random.choice([data, data, data, junk, data[: random.randrange(len(data))] + junk]))
+    path.write_bytes(random.choice([data, data, data, junk, data[: random.randrange(len(data) + 1)] + junk]))
     try:
         load_mapping(str(path))
     except ConfigError as exc:

@@ -335,6 +335,7 @@ WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
     ("asked setting", asking("how = 1"), IN_ASKED + 'unknown setting "how"'),
     ("recent of text", asking('recent = ["sent_at", "30"]'), IN_ASKED + "recent: a time field and a number of days are wanted"),
     ("recent of no days", asking('recent = ["sent_at", 0]'), IN_ASKED + "recent: a time field and a number of days are wanted"),
+    ("recent of nothing", asking("recent = 0"), IN_ASKED + "recent: a time field and a number of days are wanted"),
     ("recent of no field", asking('recent = ["sent", 30]'), IN_ASKED + 'recent: no field "sent"'),
     ("figure of no field", asking('figure = "starz"'), IN_ASKED + 'figure: no field "starz"'),
     ("apart of nothing", asking("apart = { turn = 1 }"), IN_ASKED + "apart: turn: fields with their values are wanted"),

@@ -50,12 +50,15 @@ class SqlAdapter:
     def check(self, layout: Layout) -> None:
         for name, kind in layout.kinds.items():
             for dialect in dict.fromkeys(DIALECTS.values()):
+                where = f"[layouts.{layout.id}.{name}]"
                 try:
-                    dialect().create(kind)
+                    table, _ = dialect().create(kind)
                 except sqlite3.Error as exc:
+                    raise ConfigError(f"{where}: the table cannot be made: {exc}; mend the mapping there") from exc
+                if table.misfit:
                     raise ConfigError(
-                        f"[layouts.{layout.id}.{name}]: the table cannot be made: {exc}; mend the mapping there"
-                    ) from exc
+                        f"{where}: no record could be kept in such a table: {table.misfit}; mend the mapping there"
+                    )
 
     def ladder(self, address: Address, layout: Layout) -> Iterator[Finding]:
         return sqlite_ladder.ladder(address, layout)
