@@ -46,14 +46,15 @@ MODULES: dict[str, list[str]] = {
     "engine": ["test_engine.py"],
     "crew": ["test_engine.py"],
     "adapters.dynamodb.sink": [
-        "test_dynamodb_sink.py",
+        "test_dynamodb_sink.py", "test_dynamodb_parts.py",
         *(f"test_dynamodb.py::test_{name}" for name in (
             "the_first_error_is_told_and_ends_the_waiting_of_the_others", "requests_are_bounded_in_bytes", "one_bad_item_is_rejected_alone",
             "a_lost_answer_is_no_lost_record", "prepare_makes_the_table_only_if_it_may")),
         *(f"test_fast.py::test_{name}" for name in (
             "it_begins_with_few_at_once_and_takes_more_as_they_are_answered", "a_page_is_on_its_way_before_the_next_is_asked_for",
             "what_is_under_way_is_bounded_in_bytes", "only_what_is_left_goes_once_more_and_by_boto3", "after_enough_batches_it_is_begun",
-            "boto3_takes_over_where", "nothing_is_left_open", "a_small_job_does_not_pay_for_the_import")),
+            "boto3_takes_over_where", "where_it_is_imported_already_it_is_begun_at_once_and_once",
+            "where_it_is_asked_for_it_is_imported_for_the_first_batch", "nothing_is_left_open", "a_small_job_does_not_pay_for_the_import")),
         *(f"test_oversize.py::test_{name}" for name in (
             "what_is_replaced_leaves_no_part_behind", "newer_replaces_what_is_older_and_leaves_no_part", "keep_and_refuse_leave_a_record_in_parts_as_it_is",
             "only_what_is_marked_is_put_in_parts_and_a_record_lies_before_them", "a_sink_that_meets_another_record_takes_its_own_parts_away_again",

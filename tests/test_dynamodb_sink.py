@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 
 import endpoint
-from migrator.adapters.base import Setting
+from migrator.adapters.base import Flushed, Setting
 from migrator.adapters.dynamodb import sink as dynamodb_sink
 from migrator.adapters.dynamodb.pace import Pace
 from migrator.adapters.dynamodb.sink import BATCH_ITEMS, PENDING, DynamoDBSink
 from migrator.adapters.dynamodb.values import item_size, to_item
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.mapping_file import load_mapping
-from migrator.model import Existing, Origin, Row, Traits
+from migrator.model import Alike, Existing, Origin, Row, Traits
+from migrator.plain import Signature
 from test_dynamodb import KINDS, NEW, Stub, VirtualTime, at, episode, fact, keyed, put_rows, refusal
 
 
@@ -467,6 +468,121 @@ def test_no_more_requests_wait_than_there_is_room_for(
     assert (len(waiting), max(waiting)) == (3 * PENDING, PENDING - 1)
 
 
+# Rows that are alike ---------------------------------------------------------------------------------------------------
+
+
+def alike(sink: DynamoDBSink, rows: list[Row]) -> Alike:
+    """The same as columns, fitted."""
+    signature = Signature.of(rows[0].record)
+    assert signature is not None
+    kept = Alike(rows[0].kind, signature, [*zip(*[row.record.values() for row in rows])], str)
+    kept.texts = signature.all_texts(kept.columns)
+    reader = sink.reader()
+    assert reader.fits_alike(kept) and reader.fit_alike(kept)
+    reader.close()
+    return kept
+
+
+def put_alike(sink: DynamoDBSink, rows: list[Row]) -> Flushed:
+    sink.begin("0000")
+    sink.upsert_alike(alike(sink, rows))
+    return sink.flush()
+
+
+@pytest.mark.parametrize(("count", "batches"), [(1, [1]), (24, [24]), (25, [25]), (26, [1, 25]), (60, [10, 25, 25])])
+def test_rows_that_are_alike_are_the_items_of_each_in_full_batches(
+    count: int, batches: list[int], table: Conditions, sink: DynamoDBSink
+) -> None:
+    rows = [fact(n, f"{n}") for n in range(count)]
+    assert put_alike(sink, rows) == Flushed()
+    assert sorted(sizes(table)) == batches
+    assert {held["SK"]["S"]: held for held in table.items.values()} == {item(row)["SK"]["S"]: item(row) for row in rows}
+
+
+def test_neighbours_that_are_alike_are_spread_over_the_batches(table: Conditions, sink: DynamoDBSink) -> None:
+    put_alike(sink, [fact(n, user=f"user-{n // 25:02}") for n in range(200)])
+    users = [
+        {each["PutRequest"]["Item"]["user_id"]["S"] for each in request["RequestItems"]["chat"]}
+        for operation, request in table.requests
+        if operation == "BatchWriteItem"
+    ]
+    assert len(users) == 8
+    assert all(len(each) > 3 for each in users)
+
+
+def test_batches_of_rows_that_are_alike_have_no_more_bytes_than_they_may(
+    table: Conditions, sink: DynamoDBSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [fact(100 + n) for n in range(60)]
+    for less, batches in ((0, [10, 25, 25]), (1, [12, 24, 24])):
+        monkeypatch.setattr(dynamodb_sink, "BATCH_BYTES", 25 * item_size(item(rows[0])) - less)
+        table.requests.clear()
+        table.items.clear()
+        put_alike(sink, rows)
+        assert (sorted(sizes(table)), len(table.items)) == (batches, 60)
+
+
+def test_batches_of_rows_that_are_alike_take_no_more_units_than_may_be_taken_at_once(
+    table: Conditions, sink: DynamoDBSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for most, batches in ((25, [10, 25, 25]), (20, [20, 20, 20])):
+        monkeypatch.setattr(type(sink._table.writes), "burst", most)
+        table.requests.clear()
+        table.items.clear()
+        put_alike(sink, [fact(n) for n in range(60)])
+        assert (sorted(sizes(table)), len(table.items)) == (batches, 60)
+
+
+def test_of_rows_that_are_alike_the_last_of_one_identity_is_what_stays(table: Conditions, sink: DynamoDBSink) -> None:
+    table.slow = "first"
+    put_alike(sink, [fact("k", "first"), *(fact(n) for n in range(40)), fact("k", "second")])
+    assert (table.items["ana", "FACT#work#k"]["value"], len(table.items)) == ({"S": "second"}, 41)
+
+
+def test_rows_that_are_alike_do_not_overtake_what_was_sent_before(table: Conditions, sink: DynamoDBSink) -> None:
+    table.slow = "first"
+    sink.upsert([fact("k", "first"), *(fact(n) for n in range(24))], Existing.EMPTY)
+    sink.upsert_alike(alike(sink, [fact("k", "second"), *(fact(100 + n) for n in range(24))]))
+    sink.flush()
+    assert table.items["ana", "FACT#work#k"]["value"] == {"S": "second"}
+    assert len(table.items) == 49
+
+
+def test_what_comes_behind_rows_that_are_alike_does_not_overtake_them(table: Conditions, sink: DynamoDBSink) -> None:
+    """One of the same identity is what stays; one of another, under the same key, is rejected."""
+    table.slow = "first"
+    sink.upsert_alike(alike(sink, [fact("k", "first"), *(fact(n) for n in range(24))]))
+    sink.upsert([fact("k", "second"), keyed(episode("x"), "FACT#work#3")], Existing.EMPTY)
+    flushed = sink.flush()
+    assert table.items["ana", "FACT#work#k"]["value"] == {"S": "second"}
+    assert [reject.held["title"] for reject in flushed.rejects] == ["x"]
+    assert len(table.items) == 25
+
+
+def test_rows_that_are_alike_come_under_words_of_their_own(table: Conditions, sink: DynamoDBSink) -> None:
+    table.put(item(THEIRS))
+    sink.upsert([OURS], Existing.REFUSE)
+    sink.upsert_alike(alike(sink, [fact(n) for n in range(30)]))
+    flushed = sink.flush()
+    assert (len(flushed.held), sorted(sizes(table)), table.count("PutItem")) == (1, [5, 25], 1)
+
+
+def test_bad_items_among_rows_that_are_alike_are_rejected_alone(table: Conditions, sink: DynamoDBSink) -> None:
+    rows = [fact(n, bad=True) for n in range(30)]
+    flushed = put_alike(sink, rows)
+    assert sorted(reject.held["key"] for reject in flushed.rejects) == sorted(row.record["key"] for row in rows)
+    assert (table.items, min(sizes(table))) == ({}, 1)
+
+
+def test_of_rows_that_are_alike_one_is_made_when_it_is_asked_for(sink: DynamoDBSink) -> None:
+    kept = alike(sink, [fact(n) for n in range(10)])
+    puts = dynamodb_sink._PutsAlike(kept, range(0, 10, 2), kept.encoded[0:10:2])  # type: ignore[index,arg-type]
+    each = [*puts]
+    assert [put.row.record["key"] for put in each] == ["0", "2", "4", "6", "8"]
+    assert [put.stored.json for put in each] == [kept.encoded[n].json for n in range(0, 10, 2)]  # type: ignore[index]
+    assert (puts[1:3], puts[-1], len(puts)) == (each[1:3], each[-1], 5)
+
+
 # Failures --------------------------------------------------------------------------------------------------------------
 
 
@@ -614,6 +730,23 @@ def test_the_rates_of_a_sink_are_those_of_its_setting(table: Conditions, tmp_pat
     assert sink._table.writes.burst < other._table.writes.burst
     sink.close()
     other.close()
+
+
+def test_a_table_that_has_gone_is_not_empty_to_the_reader_of_its_sink(table: Conditions, sink: DynamoDBSink) -> None:
+    """It was made ready, or nothing would be written."""
+    table.before = lambda operation, request: refusal("ResourceNotFoundException")
+    reader = sink.reader()
+    with pytest.raises((ConfigError, StoreError)):
+        reader.holds(["fact"])
+    reader.close()
+
+
+def test_a_sink_that_is_closed_has_no_threads(table: Conditions, sink: DynamoDBSink) -> None:
+    sink.upsert([OURS], Existing.REFUSE)
+    sink.flush()
+    sink.close()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        sink._table.pool.submit(int)
 
 
 def test_a_table_takes_many_writers_at_once() -> None:

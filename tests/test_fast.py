@@ -417,6 +417,29 @@ def _of_https(self: Wire, table: str) -> Pattern:
     raise FileNotFoundError
 
 
+def test_where_it_is_imported_already_it_is_begun_at_once_and_once(
+    table: Served, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MIGRATOR_FAST")
+    lanes: list[Any] = []
+    real = dynamodb_fast.opened
+    monkeypatch.setattr(dynamodb_fast, "opened", lambda table: lanes.append(real(table)) or lanes[-1])
+    sink = DynamoDBSink(at(table.endpoint, region="eu-west-1"), setting, Pace())
+    put_rows(sink, MANY)
+    assert (table.fast, lanes, len(table.items)) == (16, [sink._lane], 400)
+    loop = sink._lane._loop
+    sink.close()
+    assert (loop.is_closed(), sink._lane) == (True, None)
+
+
+def test_where_it_is_asked_for_it_is_imported_for_the_first_batch(
+    table: Served, sink: DynamoDBSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "migrator.adapters.dynamodb.fast")
+    put_rows(sink, [fact(n) for n in range(25)])
+    assert table.fast == 1
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_boto3_takes_over_where(way: str, table: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     WAYS[way](monkeypatch, table)

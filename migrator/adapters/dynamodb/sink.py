@@ -298,7 +298,7 @@ class DynamoDBSink(Sink):
     def _submit(self, now: _Slice, write: Callable[[_Slice, Sequence[_Put]], Flushed], puts: Sequence[_Put]) -> None:
         while len(now.pending) >= PENDING:
             self._collect()
-        now.pending.append(self._table.pool.submit(self._guarded, now, write, puts))
+        now.pending.append(self._table.begin(self._guarded, now, write, puts))
 
     def _is_on_its_way(self, now: _Slice, puts: Sequence[_Put]) -> bool:
         """Whether a batch has gone the fast way: if there is one, for what needs nothing but a batch, while nothing is in trouble."""
@@ -329,8 +329,7 @@ class DynamoDBSink(Sink):
             keys = {key_json(item, self.layout.key) for item in left}
             these = [put for put in puts if put.stored.key in keys]
             puts = these if len(these) == len(left) else puts
-        if puts and not now.stop.is_set():
-            now.pending.append(self._table.pool.submit(self._guarded, now, self._put_batch, puts))
+        now.pending.append(self._table.pool.submit(self._guarded, now, self._put_batch, puts))
 
     def flush(self) -> Flushed:
         self._send()
