@@ -574,23 +574,23 @@ class Checker:
                 )
 
     def no_clash(self, layout: KindLayout, where: str) -> None:
-        seen: dict[str, str] = {}
+        seen: dict[str, Place] = {}
         made: dict[str, list[str]] = {}
         for place in layout.places:
             if place.attribute in seen:
                 raise self.fail(
                     where,
-                    f"fields: {seen[place.attribute]} and {place.field.name} live in one attribute, {place.attribute}",
+                    f"fields: {seen[place.attribute].field.name} and {place.field.name} live in one attribute, {place.attribute}",
                 )
-            seen[place.attribute] = place.field.name
+            seen[place.attribute] = place
         for key in layout.keys + layout.index:
             texts = [template.text for template in key.templates]
-            name = seen.get(key.attribute)
-            if name is not None and texts != [f"{{{name}}}"]:
-                raise self.fail(
-                    where,
-                    f"key: the field {name} lives in the key attribute {key.attribute}, whose template is another",
-                )
+            if (there := seen.get(key.attribute)) is not None:
+                lives = f"key: the field {there.field.name} lives in the key attribute {key.attribute}"
+                if texts != [f"{{{there.field.name}}}"]:
+                    raise self.fail(where, f"{lives}, whose template is another")
+                if there.form != "text" and (there.form != "native" or there.field.type not in ("text", "timestamp")):
+                    raise self.fail(where, f"{lives}, which holds its text: it cannot be stored in another form")
             if made.setdefault(key.attribute, texts) != texts:
                 raise self.fail(where, f"index: {key.attribute} is a key attribute too, with another template")
         for attribute in layout.extra + layout.surrogate:

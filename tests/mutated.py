@@ -67,6 +67,8 @@ def _read(name: str) -> dict[str, Any]:
 def mutate(random: Random, mapping: dict[str, Any], changes: int) -> dict[str, Any]:
     """`mapping` with so many changes, anywhere in it."""
     for _ in range(changes):
+        if not mapping:  # all of it was taken away
+            break
         body, place = random.choice(_places(mapping))
         turn = random.random()
         if isinstance(body, list):

@@ -172,6 +172,7 @@ def test_a_comment_changes_nothing_and_a_template_does(tmp_path: Path) -> None:
 
 FIELDS = "[kinds.message.fields]\n"
 SQL, SQL_NOTE = "[layouts.sqlite.message]\n", "[layouts.sqlite.note]\n"
+OTHER_NOTE = "[layouts.other.note.fields]"
 PLACES = "[layouts.sqlite.message.fields]\n"
 TABLE, MESSAGE, NOTE = "[layouts.table]\n", "[layouts.table.message]\n", "[layouts.table.note]\n"
 RANGE = '["MESSAGE#{sent_at:stamp}#{digest}", "MESSAGE#{digest}"]'
@@ -329,6 +330,8 @@ WRONG: list[tuple[str, list[tuple[str, str]], str]] = [
         IN_MESSAGE + 'key: "MESSAGE#{channel}#{sent_at}" could meet another template of SK; end it with {digest}',
     ),
     ("field in another's key", [('key = ["channel", "SK"]', 'key = ["body", "SK"]')], "[layouts.other.message]: key: the field body lives in the key attribute body"),
+    ("JSON in a key", [(OTHER_NOTE, f'[layouts.other.message.fields]\nchannel = {{ as = "json" }}\n\n{OTHER_NOTE}')], "[layouts.other.message]: key: the field channel lives in the key attribute channel, which holds its text"),
+    ("a number in a key", [('sent_at = "timestamp"', 'sent_at = "integer"'), ('"{channel}", ["MESSAGE#{sent_at:stamp}#{digest}", "MESSAGE#{digest}"]', '"{channel}", "{sent_at}"'), ('free = "MESSAGE#"', ""), ('key = ["PK", "SK"]', 'key = ["PK", "sent_at"]')], IN_MESSAGE + "key: the field sent_at lives in the key attribute sent_at, which holds its text"),
     ("index on a key", [('"GSI1PK", "GSI1SK"]', '"SK", "GSI1SK"]')], IN_MESSAGE + "index: SK is a key attribute too"),
     # how the application asks
     ("asked by no field", asking('by = ["chanel"]'), IN_ASKED + 'by: no field "chanel" (did you mean "channel"?)'),
