@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from migrator.choice import zone_of
 from migrator.errors import ConfigError
 from migrator.model import Address
+from migrator.values import is_unicode
 
 _SUFFIXES = {
     ".db": "sqlite",
@@ -27,7 +28,6 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
 }
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_NO_UNICODE = re.compile(r"[\ud800-\udfff]")  # how Python holds bytes of a path that are not UTF-8
 _PACKED = (".gz", ".zst")
 _STORES = {"sqlite": "sql", "json": "json", "jsonl": "jsonl", "dynamodb": "dynamodb", "memory": "memory"}
 _KNOWN = ", ".join(name for name in _STORES if name != "memory")
@@ -84,11 +84,6 @@ def in_zone(address: Address, zone: str) -> Address:
     zone_of(zone)
     mark = "&" if address.store == "dynamodb" and "?" in address.text else "?"
     return replace(address, text=f"{address.text}{mark}tz={zone}", options=address.options | {"tz": zone})
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text is one that a report can hold: no bytes of the command line that were not UTF-8."""
-    return _NO_UNICODE.search(text) is None
 
 
 def refuse_control(text: str, what: str = "an address") -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from migrator.addresses import is_unicode
 from migrator.checkpoint import STATE_VARIABLE
 from migrator.errors import ConfigError
 from migrator.settings import Settings, load_settings, refuse_unknown, with_variables
+from migrator.values import is_unicode
 
 GIVEN, BUILT_IN = "given", "built in"
 """Who made a choice, if neither the settings file nor a variable did: the command line or the caller, or nobody."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-from migrator.values import Value
+from migrator.values import Value, is_unicode
 
 Texts = list[bytes]
 """The JSON texts of a record's values, strings without their quotes, at the numbers that its `Signature` gives them."""
@@ -59,8 +59,9 @@ class Signature:
         key = (*names, *types)
         if key in cls._met or len(cls._met) >= _MET:
             return cls._met.get(key)
-        # One might be a tag, and one without a letter is not taken everywhere.
+        # One might be a tag, and one without a letter, or with half of a surrogate, is not taken everywhere.
         is_plain = _PLAIN.issuperset(types) and all(name and not name.startswith("$") for name in names)
+        is_plain = is_plain and is_unicode("".join(names))
         found = cls._met[key] = cls(names, types) if is_plain else None
         return found
 
@@ -111,12 +112,9 @@ class Signature:
             texts.append(made)
         return texts
 
-    def canonical(self, texts: Sequence[list[bytes]], count: int, *, null: bool = True) -> list[bytes] | None:
-        """The canonical bytes of so many records by their texts. None for half of a surrogate in a name."""
-        try:
-            pattern = self._canonical.get(null) or self._of_canonical(null)
-        except TypeError:
-            return None
+    def canonical(self, texts: Sequence[list[bytes]], count: int, *, null: bool = True) -> list[bytes]:
+        """The canonical bytes of so many records by their texts."""
+        pattern = self._canonical.get(null) or self._of_canonical(null)
         return pattern.fill_all(
             [_by_value(column) if self._types[name] is float else column for name, column in zip(self._places, texts)],
             count,

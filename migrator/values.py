@@ -78,6 +78,15 @@ def of_decimal(exact: Decimal) -> int | float | Decimal:
     return exact
 
 
+def is_unicode(text: str) -> bool:
+    """Whether there is no half of a surrogate in a text: so Python holds bytes of a name that are not UTF-8, and JSON may write them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_number(value: Value) -> bool:
     """True for int, float and Decimal; a bool is no number."""
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)

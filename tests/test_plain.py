@@ -148,6 +148,11 @@ def as_columns(records):
     return [*zip(*[record.values() for record in records])]
 
 
+@pytest.mark.parametrize("name", ["", "$set", "\ud800", "a\udfff"])
+def test_a_name_that_is_not_taken_everywhere_has_no_signature(name):
+    assert Signature.of({"value": "x", name: "y"}) is None
+
+
 @given(alike(), st.booleans())
 def test_many_records_at_once_have_the_bytes_and_the_texts_that_each_has_alone(records, null):
     signature = Signature.of(records[0])

@@ -22,7 +22,7 @@ from migrator.adapters.base import PAGE_ROWS
 from migrator.errors import ConfigError
 from migrator.kind_layout import KindLayout
 from migrator.model import Record
-from migrator.values import Value, by_value, to_json
+from migrator.values import Value, by_value, is_unicode, to_json
 
 Connection = sqlite3.Connection
 Key = tuple[Value, ...]
@@ -446,15 +446,6 @@ def _number_problem(column: Column, value: int | float) -> str | None:
     if kept is not value and by_value(kept) != by_value(value):
         return f"{column.name} is a number that its column would round"
     return None
-
-
-def is_unicode(text: str) -> bool:
-    """False for text with a lone surrogate, which no encoding has."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _looks_numeric(text: str) -> bool:

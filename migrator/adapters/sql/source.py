@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from migrator.adapters.base import Reader, Setting, Source, rejected
 from migrator.adapters.sql import snapshot as files
-from migrator.adapters.sql.dialect import DIALECTS, Connection, Dialect, Key, Table, is_unicode
+from migrator.adapters.sql.dialect import DIALECTS, Connection, Dialect, Key, Table
 from migrator.adapters.sql.errors import sorted_errors
 from migrator.adapters.sql.rows import Finder, Rows, size_of
 from migrator.errors import ConfigError, RecordError, StoreError
@@ -37,7 +37,7 @@ from migrator.model import (
     counted,
 )
 from migrator.places import Place, json_text
-from migrator.values import Value
+from migrator.values import Value, is_unicode
 
 _PARTITION_ROWS = 10_000
 _SIGNATURES = 1_000  # combinations of types in a table's rows that are remembered
