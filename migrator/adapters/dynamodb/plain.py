@@ -122,7 +122,7 @@ class PlainItems:
             return self._rows(items)
         found: list[Alike] = []
         text = items.text
-        for decoder in self._cutters:
+        for decoder in self._cutters if _is_utf8(text) else ():
             alike, text = decoder.cut(text)
             found += alike
             if text == b"[]":
@@ -363,7 +363,7 @@ class _Decoder:
             return None
 
     def cut(self, text: bytes) -> tuple[list[Alike], bytes]:
-        """The rows of such items in the JSON of many, where they need no closer look, and the JSON of the others."""
+        """The rows of such items in the JSON of many, which is Unicode, where they need no closer look, and the JSON of the others."""
         found = self._item.findall(text)
         if not found or type(found[0]) is bytes:  # of a single attribute
             return [], text
@@ -393,8 +393,8 @@ class _Decoder:
     def _is_as_made(self, parts: Mapping[str, Sequence[bytes]]) -> bool:
         """Whether keys are those that are made of the fields, by the texts of attributes."""
         for name, form, fields, separated in self._made:
-            if any(mark.encode() in value for field, mark in separated for value in parts[self._sources[field]]):
-                return False
+            if any(mark.encode() in b"\n".join(parts[self._sources[field]]) for field, mark in separated):
+                return False  # there is no line break within a text
             of = form.encode()
             if [of % each for each in zip(*[parts[self._sources[field]] for field in fields])] != [*parts[name]]:
                 return False
@@ -403,7 +403,8 @@ class _Decoder:
     def _by_numbers(self, found: list[tuple[bytes, ...]]) -> Iterable[list[tuple[bytes, ...]]]:
         """Items by the types of their numbers: 1 is an integer, and 0.5 is none."""
         numbers = [self._numbered.index(name) for name in self._numbers]
-        if all(len({b"." in item[number] for item in found}) == 1 for number in numbers):
+        points = [b"".join([item[number] for item in found]).count(b".") for number in numbers]
+        if all(count in (0, len(found)) for count in points):  # a number has one at the most, or will be none
             return [found]
         groups: dict[tuple[bool, ...], list[tuple[bytes, ...]]] = {}
         for item in found:
@@ -422,10 +423,6 @@ class _Decoder:
         of_fields = tuple([types.get(attribute) or str for attribute in self._sources.values()])
         signature = Signature.known(self._names, of_fields)
         if signature is None:
-            return None
-        try:
-            b"\n".join(chain.from_iterable(lying.values())).decode()
-        except ValueError:
             return None
         numbered = sorted(texts, key=signature.text)
         columns = [[*texts[field]] for field in numbered]
@@ -487,6 +484,13 @@ def _item_expression(sorts: dict[str, str], wanted: Container[str]) -> re.Patter
         for name, sort in sorts.items()
     ]
     return re.compile(rb"\{%b\}(?=[],])" % b",".join(attributes))
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        return text.isascii() or bool(text.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 @lru_cache(4096)
