@@ -469,7 +469,7 @@ def test_in_a_thread_that_runs_an_event_loop_boto3_takes_over(table: Served, sin
 def test_a_request_that_cannot_be_made_goes_by_boto3(
     table: Served, sink: DynamoDBSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(self: Any, body: bytes) -> Any:
+    def broken(self: Any, body: bytes) -> Any:
         raise TypeError("nobody foresaw it")
 
     monkeypatch.setattr(dynamodb_fast.Lane, "_ask", broken)

@@ -53,7 +53,7 @@ class Served:
         async def both() -> object:
             server = await asyncio.get_running_loop().create_server(lambda: Scripted(self), "127.0.0.1", 0)
             port = server.sockets[0].getsockname()[1]
-            connections = Connections(f"http://127.0.0.1:{port}/", None, 5, seconds)
+            connections = Connections(asyncio.get_running_loop(), f"http://127.0.0.1:{port}/", None, 5, seconds)
             try:
                 return await work(connections)
             finally:
@@ -104,7 +104,7 @@ def test_what_is_no_whole_answer_is_an_error_and_ends_its_connection(said: tuple
         for _ in range(2):
             with pytest.raises((OSError, ValueError)):
                 await connections.post({}, b"one")
-        return connections._all
+        return connections.all
 
     assert served.run(work) == set()
     assert served.connections == 2
@@ -114,9 +114,9 @@ def test_what_comes_behind_a_whole_answer_is_nobodys() -> None:
     async def work(connections: Connections) -> object:
         with suppress(ValueError):  # where it comes in one piece with the answer
             await connections.post({}, b"one")
-        while connections._all:
+        while connections.all:
             await asyncio.sleep(0.001)
-        return connections._idle
+        return connections.idle
 
     assert Served(WHOLE, WHOLE).run(work) == []
 
@@ -136,7 +136,7 @@ def test_a_connection_that_its_server_ends_is_not_used_again() -> None:
         answers = []
         for _ in range(3):
             answers.append((await connections.post({}, b"one")).status)
-            while connections._idle:
+            while connections.idle:
                 await asyncio.sleep(0.001)
         return answers
 
@@ -147,7 +147,7 @@ def test_a_connection_that_its_server_ends_is_not_used_again() -> None:
 
 def test_a_server_that_says_close_is_believed() -> None:
     async def work(connections: Connections) -> object:
-        return [(await connections.post({}, b"one")).status, connections._idle]
+        return [(await connections.post({}, b"one")).status, connections.idle]
 
     assert Served(WHOLE.replace(b"Server: x", b"Connection: Close")).run(work) == [200, []]
 
@@ -157,7 +157,7 @@ def test_many_requests_at_once_have_a_connection_each_and_keep_them() -> None:
         for _ in range(3):
             answers = await asyncio.gather(*[connections.post({}, b"one") for _ in range(5)])
             assert [answer.status for answer in answers] == [200] * 5
-        return len(connections._idle)
+        return len(connections.idle)
 
     served = Served(WHOLE)
     assert (served.run(work), served.connections) == (5, 5)
@@ -167,7 +167,7 @@ def test_an_https_address_is_never_spoken_to_in_the_clear() -> None:
     """Whatever the server says: without a certificate nothing is sent."""
 
     async def work(connections: Connections) -> None:
-        secure = Connections(f"https://127.0.0.1:{connections._port}/", None, 5, 5)
+        secure = Connections(asyncio.get_running_loop(), f"https://127.0.0.1:{connections._port}/", None, 5, 5)
         with pytest.raises(OSError):
             await secure.post({}, b"one")
 

@@ -13,6 +13,7 @@ import threading
 import weakref
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ import msgspec
 from migrator.adapters.dynamodb import client as dynamodb_client
 from migrator.adapters.dynamodb.client import Direct
 from migrator.adapters.dynamodb.governor import Permit
-from migrator.adapters.dynamodb.http import Connections
+from migrator.adapters.dynamodb.http import Answer, Connections
 from migrator.adapters.dynamodb.requests import Table
 from migrator.adapters.dynamodb.values import Item
 from migrator.adapters.dynamodb.wire import Puts, body_of
@@ -29,10 +30,10 @@ CONNECTIONS = 32  # requests under way at once, to hide latency
 FIRST = 4  # so many at first, and after trouble; each that is answered makes room for one more
 BYTES = 8 << 20  # of bodies under way, or one
 PORTION = 4  # batches that are made before they are let go
-STEPS = 4  # pairs of steps of the loop, after which who opens a connection has to wait for the network
+STEPS = 8  # of the loop, after which who opens a connection has to wait for the network
 
 _WRITE = "batch_write_item"
-_told = msgspec.json.Decoder(dict[str, Any]).decode
+_decoded = msgspec.json.Decoder(dict[str, Any]).decode
 
 Done = Callable[[list[Item] | None], None]
 """Told of each batch once: those of its items that are not stored; None where that is not known."""
@@ -51,9 +52,9 @@ class Lane:
         self._table, self._direct = table, direct
         self._loop = asyncio.new_event_loop()
         seconds = dynamodb_client.CONNECT_SECONDS, dynamodb_client.ANSWER_SECONDS
-        self._connections = Connections(direct.url, direct.tls, *seconds)
+        self._connections = Connections(self._loop, direct.url, direct.tls, *seconds)
         self.close = weakref.finalize(self, _close, self._loop, self._connections)
-        self._under_way: dict[asyncio.Task[None], int] = {}
+        self._under_way: dict[asyncio.Future[Answer], int] = {}
         self._bytes, self._room = 0, FIRST
         self._waiting = 0  # batches that no turn of the loop has seen yet
         self._most = -1
@@ -67,10 +68,15 @@ class Lane:
         if permit is None:
             return False
         body = body_of(self._table.name, puts, "TOTAL")
-        task = self._loop.create_task(self._deliver(body, puts, permit, done))
-        self._under_way[task] = len(body)
+        try:
+            asked = self._ask(body)
+        except Exception:
+            self._room = FIRST
+            done(None)  # no credentials, or what nobody foresaw: boto3 takes over
+            return True
+        self._under_way[asked] = len(body)
         self._bytes += len(body)
-        task.add_done_callback(self._ended)
+        asked.add_done_callback(partial(self._heard, puts, permit, done))
         self._waiting += 1
         if self._waiting >= PORTION:
             self.turn()
@@ -80,8 +86,7 @@ class Lane:
         """Let go what is made, and hear what has come."""
         for _ in range(STEPS):
             if self._under_way:
-                # A request takes two steps to the socket.
-                self._loop.call_soon(self._loop.call_soon, self._loop.stop)
+                self._loop.call_soon(self._loop.stop)
                 self._run(-1)
             if not self._connections.opening:
                 break
@@ -98,38 +103,45 @@ class Lane:
             error, self._error = self._error, None
             raise error
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._bytes -= self._under_way.pop(task)
-        self._error = self._error or task.exception()
+    def _ask(self, body: bytes) -> asyncio.Future[Answer]:
+        return self._connections.post(self._direct.signer.headers(body, self._direct.credentials()), body)
+
+    def _heard(self, puts: Puts, permit: Permit, done: Done, asked: asyncio.Future[Answer]) -> None:
+        self._bytes -= self._under_way.pop(asked)
+        if not asked.cancelled():
+            try:
+                left = self._left(puts, permit, asked)
+                self._room = FIRST if left is None else min(self._room + 1, CONNECTIONS)
+                done(left)
+            except Exception as exc:
+                self._error = self._error or exc
         if len(self._under_way) <= self._most or self._error is not None:
             self._loop.stop()
 
-    async def _deliver(self, body: bytes, puts: Puts, permit: Permit, done: Done) -> None:
-        left: list[Item] | None = None
+    def _left(self, puts: Puts, permit: Permit, asked: asyncio.Future[Answer]) -> list[Item] | None:
+        """What of a batch is not stored; None where that is not known."""
         try:
-            status, answer = await self._ask(body)
+            status, answer = _told(asked.result())
             if status != 200:
                 self._table.lost(_WRITE, permit, status, str(answer.get("__type")).rpartition("#")[2])
             elif self._table.took(_WRITE, {"RequestItems": {self._table.name: puts}}, permit, answer):
-                left = _left(answer, self._table.name)
+                return _unprocessed(answer, self._table.name)
         except (OSError, ValueError):
             self._table.lost(_WRITE, permit, 0, "")
         except Exception:
-            left = None  # no credentials, or an answer that nobody foresaw: boto3 takes over
-        self._room = FIRST if left is None else min(self._room + 1, CONNECTIONS)
-        done(left)
-
-    async def _ask(self, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Status and content of the answer. Raises ValueError for one that is not DynamoDB's, or not whole."""
-        headers = self._direct.signer.headers(body, self._direct.credentials())
-        answer = await self._connections.post(headers, body)
-        crc32 = answer.headers.get(b"x-amz-crc32")
-        if crc32 is not None and int(crc32) != zlib.crc32(answer.body):
-            raise ValueError
-        return answer.status, _told(answer.body)
+            return None  # an answer that nobody foresaw: boto3 takes over
+        return None
 
 
-def _left(answer: dict[str, Any], table: str) -> list[Item] | None:
+def _told(answer: Answer) -> tuple[int, dict[str, Any]]:
+    """Status and content of an answer. Raises ValueError for one that is not DynamoDB's, or not whole."""
+    crc32 = answer.headers.get(b"x-amz-crc32")
+    if crc32 is not None and int(crc32) != zlib.crc32(answer.body):
+        raise ValueError
+    return answer.status, _decoded(answer.body)
+
+
+def _unprocessed(answer: dict[str, Any], table: str) -> list[Item] | None:
     left = answer["UnprocessedItems"]
     return [each["PutRequest"]["Item"] for each in left[table]] if left else []
 
@@ -149,6 +161,7 @@ def _close(loop: asyncio.AbstractEventLoop, connections: Connections) -> None:
         thread.start()
         thread.join()
         return
+    connections.cancel()
     under_way = asyncio.all_tasks(loop)
     for task in under_way:
         task.cancel()

@@ -7,9 +7,9 @@ connection: who asks has another way (`fast`). Knows no DynamoDB.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import ssl
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -27,62 +27,85 @@ class Answer(NamedTuple):
 
 
 class Connections:
-    """Those to one URL. `tls`: what of a server's certificate is believed, by default what the system believes.
+    """Those to one URL, on one loop. `tls`: what of a server's certificate is believed, by default what the system believes.
 
     `connect_seconds`, `answer_seconds`: how long each is waited for.
     """
 
-    def __init__(self, url: str, tls: ssl.SSLContext | None, connect_seconds: float, answer_seconds: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        url: str,
+        tls: ssl.SSLContext | None,
+        connect_seconds: float,
+        answer_seconds: float,
+    ) -> None:
         parts = urlsplit(url)
         is_tls = parts.scheme == "https"
         self._host, self._port = parts.hostname or "", parts.port or (443 if is_tls else 80)
         self._tls = (tls or True) if is_tls else None
         self._path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+        self._loop = loop
         self._connect_seconds, self._answer_seconds = connect_seconds, answer_seconds
         self.opening = 0
         """How many are being opened."""
-        self._idle: list[_Connection] = []
-        self._all: set[_Connection] = set()
+        self.idle: list[_Connection] = []
+        self.all: set[_Connection] = set()
+        self._watch: asyncio.TimerHandle | None = None
 
-    async def post(self, headers: dict[str, str], body: bytes) -> Answer:
-        """Raises OSError (TimeoutError) where no answer comes, ValueError for one that is not as they are."""
+    def post(self, headers: dict[str, str], body: bytes) -> asyncio.Future[Answer]:
+        """The answer, once it has come. The request is sent at once where a connection is idle, else when one more is open.
+
+        It raises OSError (TimeoutError) where no answer comes, ValueError for one that is not as they are.
+        """
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
         head = f"POST {self._path} HTTP/1.1\r\n{''.join(lines)}accept-encoding: identity\r\ncontent-length: {len(body)}\r\n\r\n"
-        connection = self._idle.pop() if self._idle else await self._opened()
-        answer = await connection.ask(head.encode("ascii") + body, self._answer_seconds)
-        if connection.is_open:
-            self._idle.append(connection)
-        return answer
+        request = head.encode("ascii") + body
+        return self._ask(self.idle.pop(), request) if self.idle else self._loop.create_task(self._by_another(request))
 
-    async def _opened(self) -> _Connection:
-        loop = asyncio.get_running_loop()
+    async def _by_another(self, request: bytes) -> Answer:
         self.opening += 1
         try:
             async with asyncio.timeout(self._connect_seconds):
-                made = partial(_Connection, self._gone)
-                _, connection = await loop.create_connection(made, self._host, self._port, ssl=self._tls)
+                made = partial(_Connection, self)
+                _, connection = await self._loop.create_connection(made, self._host, self._port, ssl=self._tls)
         finally:
             self.opening -= 1
-        self._all.add(connection)
-        return connection
+        self.all.add(connection)
+        return await self._ask(connection, request)
 
-    def _gone(self, connection: _Connection) -> None:
-        self._all.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+    def _ask(self, connection: _Connection, request: bytes) -> asyncio.Future[Answer]:
+        if self._watch is None:
+            self._look_for_late_ones()
+        return connection.ask(request, self._loop.create_future(), self._loop.time() + self._answer_seconds)
+
+    def _look_for_late_ones(self) -> None:
+        now = self._loop.time()
+        for connection in [each for each in self.all if each.until <= now]:
+            connection.fail(TimeoutError("no answer in time"))
+        self._watch = self._loop.call_later(self._answer_seconds / 8, self._look_for_late_ones)
+
+    def cancel(self) -> None:
+        """Nobody waits for an answer any more."""
+        for connection in self.all:
+            connection.cancel()
 
     def close(self) -> None:
-        for connection in [*self._all]:
+        if self._watch is not None:
+            self._watch.cancel()
+        for connection in [*self.all]:
             connection.close()
 
 
 class _Connection(asyncio.Protocol):
-    """One of them, for one request at a time; it tells `gone` when it is over."""
+    """One of them, for one request at a time."""
 
-    def __init__(self, gone: Callable[[_Connection], None]) -> None:
-        self._gone = gone
+    def __init__(self, owner: Connections) -> None:
+        self._owner = owner
         self._transport: asyncio.Transport | None = None
         self._asked: asyncio.Future[Answer] | None = None
+        self.until = math.inf
+        """When, by the loop's clock, the answer is late."""
         self._received = b""
         self._wanted = 0  # bytes that a whole answer has, once its head has come
 
@@ -90,29 +113,27 @@ class _Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes, seconds: float) -> Answer:
+    def ask(self, request: bytes, asked: asyncio.Future[Answer], until: float) -> asyncio.Future[Answer]:
         if self._transport is None or not self.is_open:
-            raise ConnectionResetError("the connection has ended")
-        loop = asyncio.get_running_loop()
-        self._asked = loop.create_future()
-        late = loop.call_later(seconds, self._fail, TimeoutError("no answer in time"))
-        self._transport.write(request)
-        try:
-            return await self._asked
-        finally:
-            late.cancel()
-            if not self._asked.done() or self._asked.cancelled():
-                self.close()  # who asked has given up: what comes is nobody's
-            self._asked = None
+            asked.set_exception(ConnectionResetError("the connection has ended"))
+        else:
+            self._asked, self.until = asked, until
+            self._transport.write(request)
+        return asked
+
+    def fail(self, error: Exception) -> None:
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_exception(error)
+        self._asked, self.until = None, math.inf
+        self.close()
+
+    def cancel(self) -> None:
+        if self._asked is not None:
+            self._asked.cancel()
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-    def _fail(self, error: Exception) -> None:
-        if self._asked is not None and not self._asked.done():
-            self._asked.set_exception(error)
-        self.close()
 
     # as the loop calls them
 
@@ -121,9 +142,11 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._fail(error or ConnectionResetError("the connection has ended"))
+        self.fail(error or ConnectionResetError("the connection has ended"))
         self._transport = None
-        self._gone(self)
+        self._owner.all.discard(self)
+        if self in self._owner.idle:
+            self._owner.idle.remove(self)
 
     def data_received(self, data: bytes) -> None:
         received = self._received = self._received + data if self._received else data
@@ -134,19 +157,21 @@ class _Connection(asyncio.Protocol):
             try:
                 self._status, self._headers, length = _head(received[: max(end, 0)])
             except ValueError as exc:
-                self._fail(exc)
+                self.fail(exc)
                 return
             self._begins, self._wanted = end + 4, end + 4 + length
         if len(received) < self._wanted:
             return
         if len(received) > self._wanted or self._asked is None or self._asked.done():
-            self._fail(ValueError("more came than an answer"))
+            self.fail(ValueError("more came than an answer"))
             return
-        answer = Answer(self._status, self._headers, received[self._begins :])
-        self._received, self._wanted = b"", 0
+        asked, answer = self._asked, Answer(self._status, self._headers, received[self._begins :])
+        self._asked, self.until, self._received, self._wanted = None, math.inf, b"", 0
         if self._headers.get(b"connection", b"").lower() == b"close":
             self.close()
-        self._asked.set_result(answer)
+        else:
+            self._owner.idle.append(self)
+        asked.set_result(answer)
 
 
 def _head(text: bytes) -> tuple[int, dict[bytes, bytes], int]:
