@@ -245,7 +245,7 @@ class _Encoder:
         texts = rows.texts
         assert texts is not None
         columns = dict(zip(rows.signature.names, rows.columns))
-        if any(mark in value for name, mark in self._separated for value in columns[name]):
+        if any(mark in "".join(columns[name]) for name, mark in self._separated):  # or where two meet
             return None
         if not all(all(columns[name]) for name in self._bare):
             return None
@@ -258,14 +258,14 @@ class _Encoder:
         assert rest is not None
         sizes = [len(json) + rest for json in jsons]
         for place in self._numbers:
-            sizes = [size + _number_size(text) - len(text) for size, text in zip(sizes, texts[place])]
+            sizes = [size + _beyond_its_text(text) for size, text in zip(sizes, texts[place])]
         for place in self._booleans:
             sizes = [size + 1 - len(text) for size, text in zip(sizes, texts[place])]
-        for turn, json in enumerate(jsons):
-            if b"\\" in json:
-                texts_of = [(columns[name][turn], texts[place][turn]) for place, name in self._strings]
-                sizes[turn] += sum(len(value.encode()) - len(text) for value, text in texts_of)
-            if len(json) > RANGE_BYTES and not self._has_short_keys(rows[turn].record):
+        if b"\\" in b"".join(jsons):
+            for place, name in self._strings:
+                sizes = [size + len(v.encode()) - len(t) for size, v, t in zip(sizes, columns[name], texts[place])]
+        for turn in [turn for turn, json in enumerate(jsons) if len(json) > RANGE_BYTES]:
+            if not self._has_short_keys(rows[turn].record):
                 return None
         if max(sizes) > ITEM_BYTES:
             return None
@@ -494,8 +494,9 @@ def _is_utf8(text: bytes) -> bool:
 
 
 @lru_cache(4096)
-def _number_size(text: bytes) -> int:
-    return number_size(text.decode())
+def _beyond_its_text(text: bytes) -> int:
+    """How many bytes more than its text a number takes."""
+    return number_size(text.decode()) - len(text)
 
 
 def _numbers(texts: list[str]) -> list[Any]:
