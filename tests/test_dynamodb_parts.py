@@ -148,7 +148,14 @@ def test_parts_come_before_their_record_and_a_record_alone_in_its_batch(table: B
 
 
 @pytest.mark.parametrize(
-    ("burst", "most"), [(10 * PART_BYTES / 1024, 5), (2.5 * PART_BYTES / 1024, 2), (PART_BYTES / 1024, 1), (1.0, 1)]
+    ("burst", "most"),
+    [
+        (10 * PART_BYTES / 1024, 5),
+        (2.5 * PART_BYTES / 1024, 2),
+        ((2 * PART_BYTES - 1) / 1024, 1),
+        (PART_BYTES / 1024, 1),
+        (1.0, 1),
+    ],
 )
 def test_so_many_parts_go_at_once_as_bytes_and_units_let(
     burst: float, most: int, table: Blobs, sink: DynamoDBSink, monkeypatch: pytest.MonkeyPatch

@@ -483,6 +483,19 @@ def alike(sink: DynamoDBSink, rows: list[Row]) -> Alike:
     return kept
 
 
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that nobody has looked at row by row."""
+    sizes, init = list[int](), dynamodb_sink._PutsAlike.__init__
+
+    def counting(self: Any, rows: Alike, numbers: range, stock: Any) -> None:
+        sizes.append(len(numbers))
+        init(self, rows, numbers, stock)
+
+    monkeypatch.setattr(dynamodb_sink._PutsAlike, "__init__", counting)
+    return sizes
+
+
 def put_alike(sink: DynamoDBSink, rows: list[Row]) -> Flushed:
     sink.begin("0000")
     sink.upsert_alike(alike(sink, rows))
@@ -491,10 +504,11 @@ def put_alike(sink: DynamoDBSink, rows: list[Row]) -> Flushed:
 
 @pytest.mark.parametrize(("count", "batches"), [(1, [1]), (24, [24]), (25, [25]), (26, [1, 25]), (60, [10, 25, 25])])
 def test_rows_that_are_alike_are_the_items_of_each_in_full_batches(
-    count: int, batches: list[int], table: Conditions, sink: DynamoDBSink
+    count: int, batches: list[int], table: Conditions, sink: DynamoDBSink, together: list[int]
 ) -> None:
     rows = [fact(n, f"{n}") for n in range(count)]
     assert put_alike(sink, rows) == Flushed()
+    assert together == [size for size in batches if size == 25]
     assert sorted(sizes(table)) == batches
     assert {held["SK"]["S"]: held for held in table.items.values()} == {item(row)["SK"]["S"]: item(row) for row in rows}
 
@@ -511,7 +525,7 @@ def test_neighbours_that_are_alike_are_spread_over_the_batches(table: Conditions
 
 
 def test_batches_of_rows_that_are_alike_have_no_more_bytes_than_they_may(
-    table: Conditions, sink: DynamoDBSink, monkeypatch: pytest.MonkeyPatch
+    table: Conditions, sink: DynamoDBSink, together: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [fact(100 + n) for n in range(60)]
     for less, batches in ((0, [10, 25, 25]), (1, [12, 24, 24])):
@@ -519,24 +533,26 @@ def test_batches_of_rows_that_are_alike_have_no_more_bytes_than_they_may(
         table.requests.clear()
         table.items.clear()
         put_alike(sink, rows)
-        assert (sorted(sizes(table)), len(table.items)) == (batches, 60)
+        assert (sorted(sizes(table)), len(table.items), together) == (batches, 60, [25, 25])
 
 
 def test_batches_of_rows_that_are_alike_take_no_more_units_than_may_be_taken_at_once(
-    table: Conditions, sink: DynamoDBSink, monkeypatch: pytest.MonkeyPatch
+    table: Conditions, sink: DynamoDBSink, together: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for most, batches in ((25, [10, 25, 25]), (20, [20, 20, 20])):
         monkeypatch.setattr(type(sink._table.writes), "burst", most)
         table.requests.clear()
         table.items.clear()
         put_alike(sink, [fact(n) for n in range(60)])
-        assert (sorted(sizes(table)), len(table.items)) == (batches, 60)
+        assert (sorted(sizes(table)), len(table.items), together) == (batches, 60, [25, 25])
 
 
-def test_of_rows_that_are_alike_the_last_of_one_identity_is_what_stays(table: Conditions, sink: DynamoDBSink) -> None:
-    table.slow = "first"
-    put_alike(sink, [fact("k", "first"), *(fact(n) for n in range(40)), fact("k", "second")])
-    assert (table.items["ana", "FACT#work#k"]["value"], len(table.items)) == ({"S": "second"}, 41)
+def test_of_rows_that_are_alike_the_last_of_one_identity_is_what_stays_and_no_batch_has_a_key_twice(
+    table: Conditions, sink: DynamoDBSink, together: list[int]
+) -> None:
+    put_alike(sink, [fact("k", "first"), *(fact(n) for n in range(23)), fact("k", "second")])
+    assert table.items["ana", "FACT#work#k"]["value"] == {"S": "second"}
+    assert (sizes(table), len(table.items), together) == ([24], 24, [])
 
 
 def test_rows_that_are_alike_do_not_overtake_what_was_sent_before(table: Conditions, sink: DynamoDBSink) -> None:

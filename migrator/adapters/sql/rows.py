@@ -1,13 +1,13 @@
 """The rows of one table: read page by page, by key, and found by identity.
 
 Knows sqlite3, what it cannot give (larger than the limit, not UTF-8) and how to save the rest of such a row. Leaves statements to
-`dialect`, fields to the layout, partitions, locks and errors to `sql`.
+`dialect`, fields to the layout, partitions and locks to `source`, what an error means to `errors`.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -67,14 +67,12 @@ class Rows:
             self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
         width = len(self.table.key)
         page = Page([], list(found[-1][:width] if found else after))
-        for types, rows in _by_types(found).items():
-            columns = [*zip(*rows)]
-            keys = columns[:width]
-            alike = self._read.alike(columns[width:], types[width:], partial(self._place, keys))
+        for types, columns in _by_types(found):
+            alike = self._read.alike(columns[width:], types[width:], partial(self._place, columns[:width]))
             if alike is not None:
                 page.alike.append(alike)
                 continue
-            for row in rows:
+            for row in zip(*columns):
                 page.add(self._read.row(row[width:], types[width:], self.table.place(row[:width])))
         return page, bool(found)
 
@@ -231,15 +229,19 @@ def _column_size(column: Sequence[Value]) -> int:
         return size_of(column)
 
 
-def _by_types(rows: list[tuple[Value, ...]]) -> dict[tuple[type, ...], list[tuple[Value, ...]]]:
-    """Rows by the types of their values, in their order."""
-    of_columns = [{*map(type, column)} for column in zip(*rows)]
+def _by_types(rows: list[tuple[Value, ...]]) -> Iterator[tuple[tuple[type, ...], list[tuple[Value, ...]]]]:
+    """The columns of rows whose values have the same types, with those."""
+    columns = [*zip(*rows)]
+    of_columns = [{*map(type, column)} for column in columns]
     if all(len(types) == 1 for types in of_columns):
-        return {tuple([types.pop() for types in of_columns]): rows} if rows else {}
+        if rows:
+            yield tuple([types.pop() for types in of_columns]), columns
+        return
     found: dict[tuple[type, ...], list[tuple[Value, ...]]] = {}
     for row in rows:
         found.setdefault(tuple(map(type, row)), []).append(row)
-    return found
+    for each, some in found.items():
+        yield each, [*zip(*some)]
 
 
 def _weighing(types: tuple[type, ...]) -> Callable[[tuple[Value, ...]], int]:
