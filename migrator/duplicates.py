@@ -16,7 +16,7 @@ from pathlib import Path
 from migrator.errors import StoreError
 from migrator.files import private
 from migrator.model import Kind, Row, identity_key
-from migrator.values import Value, digest16, is_number
+from migrator.values import Value, digest_bytes, is_number
 
 Rank = int | float | str | None
 
@@ -103,7 +103,7 @@ def _entries(
             key = identity_key(row.kind, kind.identity_of(row.record)) + apart(row)
         except ValueError:
             continue  # a lone surrogate: the record will be rejected, and cannot meet another
-        yield digest16(key).to_bytes(16, "big"), rank(row.record.get(kind.newest) if kind.newest else None), row.place
+        yield digest_bytes(key), rank(row.record.get(kind.newest) if kind.newest else None), row.place
 
 
 def rank(value: Value) -> Rank:

@@ -15,7 +15,7 @@ from pathlib import Path
 from migrator.adapters.base import Source
 from migrator.files import private, sync_folder
 from migrator.model import FOREIGN, UNKNOWN_KIND, Page, Record
-from migrator.values import canonical, digest16
+from migrator.values import canonical, digest_bytes
 
 _NEW = "SELECT kind, count(*) FROM (SELECT kind, identity, sum FROM now.held EXCEPT SELECT kind, identity, sum FROM main.held) GROUP BY kind"
 _GONE = "SELECT kind, count(*) FROM (SELECT kind, identity FROM main.held EXCEPT SELECT kind, identity FROM now.held) GROUP BY kind"
@@ -102,4 +102,4 @@ def _sum(value: object) -> bytes:
         data = canonical(value)
     except (TypeError, ValueError):  # a lone surrogate, and whatever else no store could be sent
         data = repr(value).encode("utf-8", "backslashreplace")
-    return digest16(data).to_bytes(16, "big")
+    return digest_bytes(data)

@@ -33,7 +33,7 @@ from migrator.model import (
     identity_words,
 )
 from migrator.plain import Pattern, Signature, identity_pattern
-from migrator.values import Value, canonical, digest16, from_json
+from migrator.values import Value, canonical, digest16, digest_bytes, from_json
 
 BUCKETS = 256
 
@@ -58,12 +58,12 @@ class Digest:
         self.count += 1
         self.sums[bucket] = (self.sums.get(bucket, 0) + hashed) & _MASK
 
-    def note_all(self, identities: Sequence[int], hashes: Sequence[int]) -> None:
-        """Note many: hashes of their identities, which tell their buckets, and of themselves."""
+    def note_all(self, keys: Iterable[bytes], said: Sequence[bytes]) -> None:
+        """Note many, by the bytes of their identities, which tell their buckets, and of themselves."""
         sums = [0] * BUCKETS
-        for identity, hashed in zip(identities, hashes, strict=True):
-            sums[identity % BUCKETS] += hashed
-        self.add(Digest(len(hashes), {bucket: value for bucket, value in enumerate(sums) if value}))
+        for identity, hashed in zip(map(digest_bytes, keys), map(digest16, said), strict=True):
+            sums[identity[-1]] += hashed  # the rest of a number by 256 is its last byte
+        self.add(Digest(len(said), {bucket: value for bucket, value in enumerate(sums) if value}))
 
     def add(self, other: Digest) -> None:
         self.count += other.count
@@ -327,7 +327,7 @@ class Pair:
         assert rows.texts is not None
         keys = pattern.fill_all(rows.texts, len(rows)) if pattern is not None else map(self.key, rows)
         rows.texts = None
-        digests.setdefault(rows.kind, Digest()).note_all([*map(digest16, keys)], [*map(digest16, said)])
+        digests.setdefault(rows.kind, Digest()).note_all(keys, said)
 
     def _key_pattern(self, kind: str, signature: Signature) -> Pattern | None:
         pattern = self._keys.get((kind, signature), _UNKNOWN)
@@ -337,7 +337,7 @@ class Pair:
         return pattern
 
     def fingerprint(self, row: Row) -> bytes:
-        return digest16(self._bytes(row)).to_bytes(16, "big")
+        return digest_bytes(self._bytes(row))
 
     def _bytes(self, row: Row) -> bytes:
         record: Record = row.record

@@ -154,6 +154,9 @@ def canonical(value: Value, *, is_plain: bool = False) -> bytes:
 digest16: Callable[[bytes], int] = xxhash.xxh3_128_intdigest
 """A 128-bit hash as an integer."""
 
+digest_bytes: Callable[[bytes], bytes] = xxhash.xxh3_128_digest
+"""The same as 16 bytes, the first of which count most."""
+
 
 def short_digest(data: bytes) -> str:
     """A 64-bit hash as 16 hexadecimal characters, for derived keys."""
