@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -324,6 +325,19 @@ def test_only_what_is_left_goes_once_more_and_by_boto3(table: Served, sink: Dyna
         len(request["RequestItems"]["chat"]) for operation, request in table.requests if operation == "BatchWriteItem"
     ]
     assert (sizes, table.fast, len(table.items)) == ([25, 7], 1, 25)
+
+
+def test_a_connection_that_was_ended_while_nothing_was_sent_is_no_trouble(
+    table: Served, sink: DynamoDBSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_rows(sink, MANY)
+    count = len(sink._lane._connections.all)
+    assert count
+    for connection in sink._lane._connections.all:  # as its server would, while the loop stands still
+        connection._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    monkeypatch.setattr(dynamodb_fast, "STALE", 0.0)
+    put_rows(sink, [fact(f"more {n}") for n in range(25)])
+    assert (table.fast, len(table.items), table.count("BatchWriteItem")) == (17, 425, 17)
 
 
 @pytest.mark.parametrize("of", ["chat", "others"])

@@ -18,6 +18,8 @@ from awkward import meaning
 from migrator.values import (
     by_value,
     canonical,
+    digest16,
+    digest_bytes,
     from_json,
     number,
     of_decimal,
@@ -313,3 +315,8 @@ def test_other_objects_with_a_dollar_stay_as_they_are() -> None:
     value = {"$oid": "5f"}
     assert from_json(b'{"$oid": "5f"}') == value
     assert from_json(to_json(value)) == value
+
+
+@given(st.binary())
+def test_a_digest_is_the_same_as_a_number_and_as_bytes(data: bytes) -> None:
+    assert digest_bytes(data) == digest16(data).to_bytes(16, "big")

@@ -32,6 +32,8 @@ BYTES = 8 << 20  # of bodies under way, or one
 PORTION = 4  # batches that are made before they are let go
 STEPS = 8  # of the loop, after which who opens a connection has to wait for the network
 
+STALE = 1.0  # seconds after which connections may have ended unheard
+
 _WRITE = "batch_write_item"
 _decoded = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -58,10 +60,13 @@ class Lane:
         self._bytes, self._room = 0, FIRST
         self._waiting = 0  # batches that no turn of the loop has seen yet
         self._most = -1
+        self._ran = self._loop.time()
         self._error: BaseException | None = None
 
     def send(self, puts: Puts, units: float, done: Done) -> bool:
         """Send a batch that takes so many units, once there is room for it; False if it would have to wait for better times."""
+        if self._loop.time() - self._ran > STALE:
+            self._step()  # to hear which connections have ended since
         while len(self._under_way) >= self._room or self._bytes >= BYTES:
             self.wait(max(0, len(self._under_way) - PORTION))
         permit = self._table.leave(_WRITE, units)
@@ -86,10 +91,13 @@ class Lane:
         """Let go what is made, and hear what has come."""
         for _ in range(STEPS):
             if self._under_way:
-                self._loop.call_soon(self._loop.stop)
-                self._run(-1)
+                self._step()
             if not self._connections.opening:
                 break
+
+    def _step(self) -> None:
+        self._loop.call_soon(self._loop.stop)
+        self._run(-1)
 
     def wait(self, most: int = 0) -> None:
         """Until no more than so many batches are under way."""
@@ -99,6 +107,7 @@ class Lane:
     def _run(self, most: int) -> None:
         self._most, self._waiting = most, 0
         self._loop.run_forever()
+        self._ran = self._loop.time()
         if self._error is not None:
             error, self._error = self._error, None
             raise error

@@ -61,7 +61,11 @@ class Connections:
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
         head = f"POST {self._path} HTTP/1.1\r\n{''.join(lines)}accept-encoding: identity\r\ncontent-length: {len(body)}\r\n\r\n"
         request = head.encode("ascii") + body
-        return self._ask(self.idle.pop(), request) if self.idle else self._loop.create_task(self._by_another(request))
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.is_open:
+                return self._ask(connection, request)
+        return self._loop.create_task(self._by_another(request))
 
     async def _by_another(self, request: bytes) -> Answer:
         self.opening += 1
