@@ -27,7 +27,7 @@ from migrator.adapters import memory
 from migrator.adapters.base import Flushed
 from migrator.checkpoint import Checkpoint, Progress, State
 from migrator.choice import Choice, User
-from migrator.crew import Crew, Stop, collect_rarely
+from migrator.crew import Crew, Stop, _Garbage, collect_rarely
 from migrator.duplicates import Duplicates
 from migrator.engine import (
     Job,
@@ -35,6 +35,7 @@ from migrator.engine import (
     Weights,
     copy,
     copy_slice,
+    let_go,
     part_of_rate,
     read_sink_partition,
     read_sink_partitions,
@@ -42,8 +43,9 @@ from migrator.engine import (
     slice_name,
 )
 from migrator.errors import AccountError, Interrupted, StoreError, TransientStoreError
-from migrator.model import Address, Existing, Foreign, Origin, Page, Partition, Reject, Row, Tally, Weight
+from migrator.model import Address, Alike, Existing, Foreign, Origin, Page, Partition, Reject, Row, Tally, Weight
 from migrator.pair import Digest, Pair
+from migrator.plain import Signature
 from stores import MAPPING, record_of
 
 LAYOUT = MAPPING.layout_for("memory", None)
@@ -159,6 +161,68 @@ def test_a_slice_is_two_pages_and_the_next_goes_on_behind_it(bench: Bench, monke
     bench.slice(None, careful=True)
     bench.slice(2, careful=True)  # not where the iterator stopped
     assert opened[0] == 4
+
+
+def test_a_slice_is_longer_where_the_sink_says_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.fill([fact(n) for n in range(20)])
+    monkeypatch.setattr(memory.ADAPTER, "traits", replace(memory.ADAPTER.traits, stretch=3))
+    assert (bench.slice().read, bench.slice(12).read) == (12, 8)
+
+
+def test_what_a_thread_has_open_for_a_job_is_closed_once_and_only_then(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Any] = []
+    monkeypatch.setattr(memory.MemorySource, "close", lambda self: closed.append(self))
+    bench.slice()
+    let_go(replace(bench.job, id="another"))
+    assert closed == []
+    let_go(bench.job)
+    let_go(bench.job)
+    assert len(closed) == 2  # the source, and the reader of the sink
+    assert bench.job.id not in engine._open.stores
+
+
+def alike(*numbers: int) -> Alike:
+    records = [fact(number).record for number in numbers]
+    signature = Signature.of(records[0])
+    assert signature is not None
+    return Alike("fact", signature, [*zip(*[record.values() for record in records])], str)
+
+
+@pytest.mark.parametrize(
+    ("changed", "careful", "batches"),
+    [
+        ({}, False, [2, 2, 1]),
+        ({}, True, []),
+        ({"existing": Existing.REFUSE, "sink_was_empty": False}, False, []),
+        ({"existing": Existing.KEEP}, False, []),
+        ({"dry": True}, False, []),
+    ],
+)
+def test_rows_that_are_alike_go_together_into_a_sink_that_was_empty_and_are_counted_as_each(
+    changed: dict[str, Any], careful: bool, batches: list[int], bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [
+        Page([fact(1)], 1, alike=[alike(2, 3), alike(4, 5)]),
+        Page([record_of("mood", 1)], 2, alike=[alike(6)]),
+    ]
+    together: list[int] = []
+    upsert_alike = memory.MemorySink.upsert_alike
+    for name in ("fits_alike", "fit_alike"):
+        monkeypatch.setattr(memory.MemoryReader, name, lambda self, rows: True)
+    monkeypatch.setattr(memory.MemorySource, "pages", lambda self, partition, after: iter(given))
+    monkeypatch.setattr(
+        memory.MemorySink, "upsert_alike", lambda self, rows: together.append(len(rows)) or upsert_alike(self, rows)
+    )
+    bench.other(**changed)
+    result = bench.slice(careful=careful)
+    assert (tally(result), tally(result, "mood"), together) == (
+        Tally(read=6, written=6),
+        Tally(read=1, written=1),
+        batches,
+    )
+    assert (result.digests["fact"].count, len(bench.sink.rows)) == (6, 0 if "dry" in changed else 7)
 
 
 def test_an_empty_partition_is_done_where_it_began(bench: Bench) -> None:
@@ -1095,6 +1159,47 @@ def test_garbage_is_collected_as_before_when_the_last_of_several_runs_has_ended(
     assert gc.get_threshold()[0] > before[0]
     second()
     assert gc.get_threshold() == before
+
+
+@pytest.mark.parametrize(
+    ("before", "within"),
+    [
+        ((700, 12, 9), (20_000, 12, 9)),
+        ((1, 12, 9), (20_000, 12, 9)),
+        ((700, 0, 9), (20_000, 0, 9)),
+        ((0, 12, 9), (0, 12, 9)),  # somebody has turned it off
+        ((30_000, 12, 9), (30_000, 12, 9)),
+    ],
+)
+def test_garbage_is_looked_for_less_often_but_by_who_has_chosen_how_often(
+    before: tuple[int, int, int], within: tuple[int, int, int]
+) -> None:
+    found, garbage = gc.get_threshold(), _Garbage()
+    try:
+        for _ in range(2):
+            gc.set_threshold(*before)
+            garbage.begin()
+            assert gc.get_threshold() == within
+            garbage.begin()
+            garbage.end()
+            assert gc.get_threshold() == within
+            garbage.end()
+            assert gc.get_threshold() == before
+    finally:
+        gc.set_threshold(*found)
+
+
+def test_a_worker_process_looks_for_garbage_less_often_and_ends_by_itself_when_its_crew_is_closed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("migrator.crew._PATIENCE", 30.0)
+    ended: list[threading.Thread] = []
+    end = Crew.end_at_once
+    monkeypatch.setattr(Crew, "end_at_once", lambda self: ended.append(threading.current_thread()) or end(self))
+    crew = Crew(2, True, bench.state)
+    assert crew.executor.submit(gc.get_threshold).result(timeout=120)[0] == 20_000
+    crew.close()
+    assert ended == [threading.current_thread()]  # not the one that has lost its patience
 
 
 def test_a_crew_is_closed_when_what_is_at_work_has_ended(bench: Bench) -> None:
