@@ -309,6 +309,15 @@ def sizes(table: Conditions) -> list[int]:
     return [len(r["RequestItems"]["chat"]) for operation, r in table.requests if operation == "BatchWriteItem"]
 
 
+def users_of(table: Conditions) -> list[set[str]]:
+    """Whose items each batch had."""
+    return [
+        {each["PutRequest"]["Item"]["user_id"]["S"] for each in request["RequestItems"]["chat"]}
+        for operation, request in table.requests
+        if operation == "BatchWriteItem"
+    ]
+
+
 @pytest.mark.parametrize(
     ("count", "batches"), [(0, []), (1, [1]), (24, [24]), (25, [25]), (26, [1, 25]), (51, [1, 25, 25])]
 )
@@ -374,13 +383,8 @@ def test_neighbours_in_a_source_are_spread_over_the_batches(table: Conditions, s
     rows = [fact(n, user=f"user-{n // 25:02}") for n in range(200)]
     sink.upsert(rows, Existing.EMPTY)
     sink.flush()
-    users = [
-        {each["PutRequest"]["Item"]["user_id"]["S"] for each in request["RequestItems"]["chat"]}
-        for operation, request in table.requests
-        if operation == "BatchWriteItem"
-    ]
-    assert len(users) == 8
-    assert all(len(each) > 3 for each in users)
+    assert len(users_of(table)) == 8
+    assert all(len(each) > 3 for each in users_of(table))
 
 
 def test_a_batch_is_sent_under_the_words_it_came_with(table: Conditions, sink: DynamoDBSink) -> None:
@@ -515,13 +519,8 @@ def test_rows_that_are_alike_are_the_items_of_each_in_full_batches(
 
 def test_neighbours_that_are_alike_are_spread_over_the_batches(table: Conditions, sink: DynamoDBSink) -> None:
     put_alike(sink, [fact(n, user=f"user-{n // 25:02}") for n in range(200)])
-    users = [
-        {each["PutRequest"]["Item"]["user_id"]["S"] for each in request["RequestItems"]["chat"]}
-        for operation, request in table.requests
-        if operation == "BatchWriteItem"
-    ]
-    assert len(users) == 8
-    assert all(len(each) > 3 for each in users)
+    assert len(users_of(table)) == 8
+    assert all(len(each) > 3 for each in users_of(table))
 
 
 def test_batches_of_rows_that_are_alike_have_no_more_bytes_than_they_may(
