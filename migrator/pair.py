@@ -239,7 +239,25 @@ class Pair:
             else:
                 self._note_alike(digests, rows, said)
         page.alike = []
-        self.note(digests, self.held(page))
+        several: dict[tuple[str, Signature | None], list[Row]] = {}
+        for row in self.held(page):
+            several.setdefault((row.kind, row.signature if row.origin is None else None), []).append(row)
+        for (kind, signature), some in several.items():
+            self._note_several(digests, kind, signature, some)
+
+    def _note_several(
+        self, digests: dict[str, Digest], kind: str, signature: Signature | None, rows: list[Row]
+    ) -> None:
+        """Note rows of one kind, without origin where they have a signature: as columns, if they are many."""
+        said = None
+        if len(rows) > _FEW and signature is not None and signature.names:
+            columns = [*zip(*[row.record.values() for row in rows])]
+            alike = Alike(kind, signature, columns, lambda number: rows[number].place)
+            said = self._said(alike)
+        if said is None:
+            self.note(digests, rows)
+        else:
+            self._note_alike(digests, alike, said)
 
     def held(self, page: Page) -> list[Row]:
         """The rows of a page of the sink that are compared."""

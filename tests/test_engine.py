@@ -163,6 +163,26 @@ def test_a_slice_is_two_pages_and_the_next_goes_on_behind_it(bench: Bench, monke
     assert opened[0] == 4
 
 
+def test_many_rows_of_a_page_are_noted_as_each_of_them_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one signature as columns, but where one needs a closer look or is one of few; and those with an origin by themselves."""
+    pair = engine._opened(bench.job).pair
+    rows = [fact(n, value=f'"{n}"\n') for n in range(40)] + [fact(n, value=n, confidence=1e300) for n in range(40, 80)]
+    rows += [record_of("mood", n) for n in range(5)] + [fact(100 + n, value=None, confidence=2.0) for n in range(40)]
+    for row in rows:
+        row.signature = Signature.of(row.record)
+    rows += [replace(fact(200 + n), origin=Origin("memory", LAYOUT.id, {"x": n})) for n in range(40)]
+    together: list[int] = []
+    note = Pair._note_alike
+    monkeypatch.setattr(Pair, "_note_alike", lambda self, *given: together.append(len(given[1])) or note(self, *given))
+    each: dict[str, Digest] = {}
+    many: dict[str, Digest] = {}
+    for row in rows:
+        pair.note(each, [row])
+    assert together == []
+    pair.note_held(many, Page([*rows[::2], *rows[1::2]], 1))
+    assert (many, together) == (each, [40, 40])
+
+
 def test_a_slice_is_longer_where_the_sink_says_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.fill([fact(n) for n in range(20)])
     monkeypatch.setattr(memory.ADAPTER, "traits", replace(memory.ADAPTER.traits, stretch=3))
