@@ -472,7 +472,8 @@ def test_what_an_index_does_not_say_yet_is_asked_for_once_more(local: Tables, mo
     def lagging(self: DynamoDBSource, request: Any, by: Any) -> Found:
         found = real(self, request, by)
         with lock:  # several threads ask
-            if not (found.is_late and found.items and late["calls"]):
+            # Of what is asked by a session's id no item is an episode: nobody would miss those answers.
+            if not (found.is_late and late["calls"] and any("episode_type" in item for item in found.items)):
                 return found
             late["calls"] -= 1
             return Found([], is_late=True)
