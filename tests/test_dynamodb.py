@@ -26,7 +26,6 @@ import endpoint
 import migrator
 from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb import client as dynamodb_client
-from migrator.adapters.dynamodb import requests
 from migrator.adapters.dynamodb import source as dynamodb_source
 from migrator.adapters.dynamodb.adapter import ADAPTER
 from migrator.adapters.dynamodb.errors import GivenUp
@@ -381,45 +380,6 @@ def test_a_sink_can_be_closed_while_it_waits(stub: Stub, setting: Setting) -> No
     sink.close()
     sink.close()
     assert time.monotonic() - begun < 5
-
-
-@pytest.mark.parametrize("waits", [False, True])
-def test_threads_are_taken_where_requests_wait_for_their_answers(
-    waits: bool, stub: Stub, setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first few are made one by one, to see; where a request takes no longer than its CPU, the others are made on the thread that asks."""
-    monkeypatch.setenv("MIGRATOR_FAST", "0")
-    monkeypatch.setattr(time, "thread_time", (lambda: 0.0) if waits else time.perf_counter)
-    monkeypatch.setattr(requests, "_SOON", 30.0)
-    sink = DynamoDBSink(at(stub.endpoint), setting)
-    by: list[bool] = []
-    ask = sink._table.client.wire.ask
-    monkeypatch.setattr(
-        sink._table.client.wire,
-        "ask",
-        lambda *given: by.append(threading.current_thread() is threading.main_thread()) or ask(*given),
-    )
-    put_rows(sink, [fact(n) for n in range(500)])
-    assert by == ([False] * 20 if waits else [False] * 8 + [True] * 12)
-    if not waits:  # until they wait, too
-        monkeypatch.setattr(time, "thread_time", lambda: 0.0)
-        put_rows(sink, [fact(n) for n in range(500)])
-        assert True in by[20:] and by[-8:] == [False] * 8
-    assert len(stub.items) == 500
-    sink.close()
-
-
-def test_an_error_of_a_request_made_on_the_thread_that_asks_is_told_as_any_other(
-    stub: Stub, setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MIGRATOR_FAST", "0")
-    sink = DynamoDBSink(at(stub.endpoint), setting)
-    monkeypatch.setattr(sink._table, "_hardly_waits", True)
-    stub.before = lambda operation, request: refusal("AccessDeniedException")
-    with pytest.raises(StoreError, match="dynamodb:BatchWriteItem"):
-        put_rows(sink, [fact(n) for n in range(60)])
-    assert (stub.count("BatchWriteItem"), sink._table._pool) == (1, None)
-    sink.close()
 
 
 @pytest.mark.parametrize("existing", list(Existing))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from weakref import WeakValueDictionary
 
 from migrator.adapters.dynamodb.client import client_of
@@ -30,12 +30,7 @@ from migrator.adapters.dynamodb.wire import Unread
 from migrator.errors import ConfigError, StoreError, TransientStoreError
 from migrator.model import Address, Record, Shape
 
-T = TypeVar("T")
-
 THREADS = 4  # requests at once, to hide latency
-
-_ALONE = 8  # requests by which it is told whether threads pay
-_SOON = 0.02  # seconds after which they do
 
 PLAN_PATIENCE = 3.0  # seconds without any progress after which a call gives up while a person waits for the plan
 
@@ -97,46 +92,12 @@ class Table:
         self._meters_lock = threading.Lock()
         self._stop = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
-        self._alone, self._waiting, self._hardly_waits = _ALONE, 0.5, False
 
     @property
     def pool(self) -> ThreadPoolExecutor:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(THREADS, "dynamodb")
         return self._pool
-
-    def begin(self, call: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Have requests made in a thread of the pool; or here and now, where they hardly wait for their answers.
-
-        Threads hide waiting. Where there is none they only take turns with this one, which makes a request a half dearer (measured on two cores):
-        the first few are made one by one, to see.
-        """
-        if self._hardly_waits:
-            done: Future[T] = Future()
-            try:
-                done.set_result(self._timed(call, *arguments))
-            except Exception as exc:
-                done.set_exception(exc)
-            self._hardly_waits = self._waiting < 0.5
-        elif self._alone:
-            self._alone -= 1
-            done = self.pool.submit(self._timed, call, *arguments)
-            if not wait([done], _SOON).done:
-                self._alone = 0
-            elif not self._alone:
-                self._hardly_waits = self._waiting < 0.5
-        else:
-            done = self.pool.submit(call, *arguments)
-        return done
-
-    def _timed(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Have it made, and remember which part of the time it waited."""
-        wall, cpu = time.perf_counter(), time.thread_time()
-        try:
-            return call(*arguments)
-        finally:
-            wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
-            self._waiting += (1 - cpu / max(wall, 1e-9) - self._waiting) / _ALONE
 
     def share(self, part: float) -> None:
         """Take this part of the rates from now on; 0: none of one's own any more."""

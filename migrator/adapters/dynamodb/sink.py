@@ -298,7 +298,7 @@ class DynamoDBSink(Sink):
     def _submit(self, now: _Slice, write: Callable[[_Slice, Sequence[_Put]], Flushed], puts: Sequence[_Put]) -> None:
         while len(now.pending) >= PENDING:
             self._collect()
-        now.pending.append(self._table.begin(self._guarded, now, write, puts))
+        now.pending.append(self._table.pool.submit(self._guarded, now, write, puts))
 
     def _is_on_its_way(self, now: _Slice, puts: Sequence[_Put]) -> bool:
         """Whether a batch has gone the fast way: if there is one, for what needs nothing but a batch, while nothing is in trouble."""
