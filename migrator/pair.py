@@ -249,12 +249,12 @@ class Pair:
         self, digests: dict[str, Digest], kind: str, signature: Signature | None, rows: list[Row]
     ) -> None:
         """Note rows of one kind, without origin where they have a signature: as columns, if they are many."""
-        said = None
+        alike = None
         if len(rows) > _FEW and signature is not None and signature.names:
             columns = [*zip(*[row.record.values() for row in rows])]
             alike = Alike(kind, signature, columns, lambda number: rows[number].place)
-            said = self._said(alike)
-        if said is None:
+        said = None if alike is None else self._said(alike)
+        if alike is None or said is None:
             self.note(digests, rows)
         else:
             self._note_alike(digests, alike, said)

@@ -29,10 +29,9 @@ from migrator.adapters.dynamodb.wire import Puts, body_of
 CONNECTIONS = 32  # requests under way at once, to hide latency
 FIRST = 4  # so many at first, and after trouble; each that is answered makes room for one more
 BYTES = 8 << 20  # of bodies under way, or one
-PORTION = 4  # batches that are made before they are let go
-STEPS = 8  # of the loop, after which who opens a connection has to wait for the network
-
-STALE = 1.0  # seconds after which connections may have ended unheard
+PORTION = 4  # batches that are made before the loop runs
+STEPS = 8  # of the loop while a connection is being opened; what is not open after them has to wait for the network
+STALE = 1.0  # seconds without a step of the loop, after which connections may have ended unheard
 
 _WRITE = "batch_write_item"
 _decoded = msgspec.json.Decoder(dict[str, Any]).decode
@@ -58,7 +57,7 @@ class Lane:
         self.close = weakref.finalize(self, _close, self._loop, self._connections)
         self._under_way: dict[asyncio.Future[Answer], int] = {}
         self._bytes, self._room = 0, FIRST
-        self._waiting = 0  # batches that no turn of the loop has seen yet
+        self._waiting = 0  # batches made since the loop ran
         self._most = -1
         self._ran = self._loop.time()
         self._error: BaseException | None = None
