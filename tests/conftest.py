@@ -4,6 +4,8 @@ Servers are started by services.py, once for each pytest process, when the first
 """
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -144,6 +146,21 @@ def names(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     yield pair
     for name in pair:
         memory.forget(name)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 127.0.0.1 and its key, signed by itself."""
+    if shutil.which("openssl") is None:
+        skip_for("openssl is not installed")
+    path = tmp_path_factory.mktemp("tls") / "own.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=own",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(path) + ".crt"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
 
 
 @pytest.fixture(scope="session")

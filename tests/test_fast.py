@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -34,7 +33,7 @@ from hypothesis import strategies as st
 
 import endpoint
 import kills
-from conftest import needed, skip_for
+from conftest import needed
 from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb import signing as dynamodb_signing
 from migrator.adapters.dynamodb import sink as dynamodb_sink
@@ -379,6 +378,15 @@ def test_while_others_pause_nothing_is_sent_past_them(table: Served, sink: Dynam
     assert (table.fast, table.count("BatchWriteItem")) == (fast + 1, fast + 2)
 
 
+def test_while_others_pause_nobody_asks_what_the_table_has_either(table: Served, sink: DynamoDBSink) -> None:
+    table.before = lambda operation, request: refusal("ThrottlingException") if operation == "DescribeTable" else None
+    put_rows(sink, [fact(1)])
+    asked, pace = table.count("DescribeTable"), sink._table._write
+    pace.trouble(TransientStoreError("throttled"), pace.clock())
+    assert [sink._table.leave("batch_write_item", 1) for _ in range(9)] == [None] * 9
+    assert table.count("DescribeTable") == asked > 0
+
+
 def test_after_throttling_it_begins_with_few_again_and_the_rate_is_lower(table: Served, sink: DynamoDBSink) -> None:
     put_rows(sink, MANY)
     assert sink._lane._room > dynamodb_fast.FIRST
@@ -528,21 +536,6 @@ def test_after_enough_batches_it_is_begun(table: Served, setting: Setting, monke
 
 
 # TLS -------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 127.0.0.1 and its key, signed by itself."""
-    if shutil.which("openssl") is None:
-        skip_for("openssl is not installed")
-    path = tmp_path_factory.mktemp("tls") / "own.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=own",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(path) + ".crt"],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
-    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
-    return path
 
 
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])

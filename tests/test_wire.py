@@ -89,7 +89,7 @@ def by_range(item: dict[str, Any]) -> str:
 @pytest.mark.parametrize("missing", ["", "provide-client-params", "before-call", "before-parse"])
 def test_a_batch_is_written_and_read_as_boto3_would(missing: str, table: tuple[Any, str]) -> None:
     client, name = table
-    wire = Wire(client)
+    wire = Wire(client, lambda request: None)
     events = client.meta.events
     if missing == "before-parse":
         events.unregister("before-parse.dynamodb", wire._read)
@@ -118,7 +118,9 @@ def test_what_is_left_unprocessed_comes_back_as_what_was_sent() -> None:
 
     with endpoint.answering(answer) as url:
         client = client_of(url)
-        left = Wire(client).ask("batch_write_item", {"RequestItems": {"t": Puts(item_json(item) for item in items)}})
+        left = Wire(client, lambda request: None).ask(
+            "batch_write_item", {"RequestItems": {"t": Puts(item_json(item) for item in items)}}
+        )
         assert [each["PutRequest"]["Item"] for each in left["UnprocessedItems"]["t"]] == items[:3]
         client.close()
 
@@ -135,7 +137,7 @@ def test_the_body_is_what_boto3_sends_byte_for_byte_but_for_spaces(more: dict[st
     with endpoint.answering(answer) as url:
         client = client_of(url)
         puts = Puts(item_json(item) for item in items)
-        Wire(client).ask("batch_write_item", {"RequestItems": {"chat": puts}, **more})
+        Wire(client, lambda request: None).ask("batch_write_item", {"RequestItems": {"chat": puts}, **more})
         other = boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=url)
         other.batch_write_item(RequestItems={"chat": [{"PutRequest": {"Item": item}} for item in items]}, **more)
         client.close()
@@ -149,5 +151,5 @@ def test_what_is_none_of_dynamodbs_is_no_answer() -> None:
         with endpoint.answering(lambda *_, said=said: (200, said)) as url:  # type: ignore[misc]
             client = client_of(url)
             with pytest.raises(NoAnswer):
-                Wire(client).ask("scan", {"TableName": "chat"})
+                Wire(client, lambda request: None).ask("scan", {"TableName": "chat"})
             client.close()

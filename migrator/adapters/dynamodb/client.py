@@ -9,7 +9,7 @@ import os
 import ssl
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary, finalize
@@ -24,6 +24,7 @@ from botocore.utils import get_environ_proxies
 
 from migrator.adapters.dynamodb.errors import NO_CREDENTIALS, NoProfile, NoRegion, no_credentials
 from migrator.adapters.dynamodb.signing import Frozen, Signer, Unlike
+from migrator.adapters.dynamodb.transport import Transport
 from migrator.adapters.dynamodb.wire import Wire
 from migrator.errors import ConfigError
 from migrator.model import Address
@@ -52,8 +53,9 @@ class Client:
         """Raises ConfigError if the address, the profile or the region do not make one."""
         self._named = address.options.get("profile")
         self.session, self.boto = _made(address)
-        self.wire = Wire(self.boto)
-        finalize(self, self.boto.close)
+        transport = Transport(partial(_believed, self._named), CONNECT_SECONDS, ANSWER_SECONDS)
+        self.wire = Wire(self.boto, transport.send)
+        finalize(self, _close, self.boto, transport)
 
     @property
     def profile(self) -> str:
@@ -93,11 +95,21 @@ class Client:
             signer = Signer(pattern, credentials.get_frozen_credentials())
             tls = None
             if pattern.url.startswith("https:"):
-                bundle = of_session("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
-                tls = ssl.create_default_context(cafile=bundle or get_cert_path(True))
+                tls = _believed(self._named)
         except (boto.BotoCoreError, boto.ClientError, Unlike, OSError):
             return None  # boto3 itself tells what is wrong
         return Direct(pattern.url, signer, credentials.get_frozen_credentials, tls)
+
+
+def _close(client: Any, transport: Transport) -> None:
+    client.close()
+    transport.close()
+
+
+def _believed(profile: str | None) -> ssl.SSLContext:
+    """What boto3 believes of a server's certificate. Raises OSError where the bundle is none."""
+    bundle = botocore.session.Session(profile=profile).get_config_variable("ca_bundle")
+    return ssl.create_default_context(cafile=bundle or os.environ.get("REQUESTS_CA_BUNDLE") or get_cert_path(True))
 
 
 _clients: WeakValueDictionary[tuple[object, ...], Client] = WeakValueDictionary()

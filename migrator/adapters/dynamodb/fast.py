@@ -3,7 +3,7 @@
 Comes with the extra `fast`. The event loop runs only while its thread has nothing better to do: what goes out and what comes back
 waits in the kernel's buffers meanwhile, and no second thread takes turns with the first. Mends nothing: whatever is no answer that all is stored is
 given back, and goes the ordinary way, by boto3 in a thread (`Table.batches`), which waits, repeats, and says what is the matter. So both ways have
-one pace, one governor and one set of errors. Leaves connections to `http`, signatures to `signing`.
+one pace, one governor and one set of errors. Leaves connections to `connections`, signatures to `signing`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import msgspec
 
 from migrator.adapters.dynamodb import client as dynamodb_client
 from migrator.adapters.dynamodb.client import Direct
+from migrator.adapters.dynamodb.connections import Connections
 from migrator.adapters.dynamodb.governor import Permit
-from migrator.adapters.dynamodb.http import Answer, Connections
+from migrator.adapters.dynamodb.http import Answer
 from migrator.adapters.dynamodb.requests import Table
 from migrator.adapters.dynamodb.values import Item
 from migrator.adapters.dynamodb.wire import Puts, body_of

@@ -1,21 +1,28 @@
-"""Requests over a few connections that are kept, on an event loop: HTTP as DynamoDB speaks it, and no more of it.
+"""HTTP as DynamoDB speaks it, and no more of it: who a URL's server is, and the answers that its bytes make.
 
-One request after the other on each connection, with a body; an answer has a length and comes whole. Whatever is not so is an error, and ends its
-connection: who asks has another way (`fast`). Knows no DynamoDB.
+An answer has a length and comes whole; whatever is not so is an error. Knows no DynamoDB; leaves connections to `connections`, which are many at
+once, and to `transport`, where one waits for each.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
 import re
-import ssl
-from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _HEAD = 1 << 16  # bytes of headers that are waited for
 _FIRST_LINE = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)(?: .*)?")
+_USUAL = {"http": 80, "https": 443}
+
+
+class Server(NamedTuple):
+    """`path`: with what is asked for behind a question mark. `named`: as the header Host says it."""
+
+    is_tls: bool
+    host: str
+    port: int
+    path: str
+    named: str
 
 
 class Answer(NamedTuple):
@@ -25,157 +32,48 @@ class Answer(NamedTuple):
     headers: dict[bytes, bytes]
     body: bytes
 
-
-class Connections:
-    """Those to one URL, on one loop. `tls`: what of a server's certificate is believed, by default what the system believes.
-
-    `connect_seconds`, `answer_seconds`: how long each is waited for.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        url: str,
-        tls: ssl.SSLContext | None,
-        connect_seconds: float,
-        answer_seconds: float,
-    ) -> None:
-        parts = urlsplit(url)
-        is_tls = parts.scheme == "https"
-        self._host, self._port = parts.hostname or "", parts.port or (443 if is_tls else 80)
-        self._tls = (tls or True) if is_tls else None
-        self._path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
-        self._loop = loop
-        self._connect_seconds, self._answer_seconds = connect_seconds, answer_seconds
-        self.opening = 0
-        """How many are being opened."""
-        self.idle: list[_Connection] = []
-        self.all: set[_Connection] = set()
-        self._watch: asyncio.TimerHandle | None = None
-
-    def post(self, headers: dict[str, str], body: bytes) -> asyncio.Future[Answer]:
-        """The answer, once it has come. The request is sent at once where a connection is idle, else when one more is open.
-
-        It raises OSError (TimeoutError) where no answer comes, ValueError for one that is not as they are.
-        """
-        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-        head = f"POST {self._path} HTTP/1.1\r\n{''.join(lines)}accept-encoding: identity\r\ncontent-length: {len(body)}\r\n\r\n"
-        request = head.encode("ascii") + body
-        while self.idle:
-            connection = self.idle.pop()
-            if connection.is_open:
-                return self._ask(connection, request)
-        return self._loop.create_task(self._by_another(request))
-
-    async def _by_another(self, request: bytes) -> Answer:
-        self.opening += 1
-        try:
-            async with asyncio.timeout(self._connect_seconds):
-                made = partial(_Connection, self)
-                _, connection = await self._loop.create_connection(made, self._host, self._port, ssl=self._tls)
-        finally:
-            self.opening -= 1
-        self.all.add(connection)
-        return await self._ask(connection, request)
-
-    def _ask(self, connection: _Connection, request: bytes) -> asyncio.Future[Answer]:
-        if self._watch is None:
-            self._look_for_late_ones()
-        return connection.ask(request, self._loop.create_future(), self._loop.time() + self._answer_seconds)
-
-    def _look_for_late_ones(self) -> None:
-        now = self._loop.time()
-        for connection in [each for each in self.all if each.until <= now]:
-            connection.fail(TimeoutError("no answer in time"))
-        self._watch = self._loop.call_later(self._answer_seconds / 8, self._look_for_late_ones)
-
-    def cancel(self) -> None:
-        """Nobody waits for an answer any more."""
-        for connection in self.all:
-            connection.cancel()
-
-    def close(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-        for connection in [*self.all]:
-            connection.close()
+    @property
+    def is_last(self) -> bool:
+        """Whether its connection ends behind it."""
+        return self.headers.get(b"connection", b"").lower() == b"close"
 
 
-class _Connection(asyncio.Protocol):
-    """One of them, for one request at a time."""
+class Inbox:
+    """What comes over a connection: one answer after the other, each before the next is asked for."""
 
-    def __init__(self, owner: Connections) -> None:
-        self._owner = owner
-        self._transport: asyncio.Transport | None = None
-        self._asked: asyncio.Future[Answer] | None = None
-        self.until = math.inf
-        """When, by the loop's clock, the answer is late."""
+    def __init__(self) -> None:
         self._received = b""
         self._wanted = 0  # bytes that a whole answer has, once its head has come
 
     @property
-    def is_open(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
+    def is_empty(self) -> bool:
+        return not self._received
 
-    def ask(self, request: bytes, asked: asyncio.Future[Answer], until: float) -> asyncio.Future[Answer]:
-        if self._transport is None or not self.is_open:
-            asked.set_exception(ConnectionResetError("the connection has ended"))
-        else:
-            self._asked, self.until = asked, until
-            self._transport.write(request)
-        return asked
-
-    def fail(self, error: Exception) -> None:
-        if self._asked is not None and not self._asked.done():
-            self._asked.set_exception(error)
-        self._asked, self.until = None, math.inf
-        self.close()
-
-    def cancel(self) -> None:
-        if self._asked is not None:
-            self._asked.cancel()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    # as the loop calls them
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.fail(error or ConnectionResetError("the connection has ended"))
-        self._transport = None
-        self._owner.all.discard(self)
-        if self in self._owner.idle:
-            self._owner.idle.remove(self)
-
-    def data_received(self, data: bytes) -> None:
+    def take(self, data: bytes) -> Answer | None:
+        """The answer, if it is whole with this. Raises ValueError for what is none of DynamoDB's, and for more than one."""
         received = self._received = self._received + data if self._received else data
         if not self._wanted:
             end = received.find(b"\r\n\r\n")
             if end < 0 and len(received) < _HEAD:
-                return
-            try:
-                self._status, self._headers, length = _head(received[: max(end, 0)])
-            except ValueError as exc:
-                self.fail(exc)
-                return
+                return None
+            self._status, self._headers, length = _head(received[: max(end, 0)])
             self._begins, self._wanted = end + 4, end + 4 + length
         if len(received) < self._wanted:
-            return
-        if len(received) > self._wanted or self._asked is None or self._asked.done():
-            self.fail(ValueError("more came than an answer"))
-            return
-        asked, answer = self._asked, Answer(self._status, self._headers, received[self._begins :])
-        self._asked, self.until, self._received, self._wanted = None, math.inf, b"", 0
-        if self._headers.get(b"connection", b"").lower() == b"close":
-            self.close()
-        else:
-            self._owner.idle.append(self)
-        asked.set_result(answer)
+            return None
+        if len(received) > self._wanted:
+            raise ValueError("more came than an answer")
+        self._received, self._wanted = b"", 0
+        return Answer(self._status, self._headers, received[self._begins :])
+
+
+def server_of(url: str) -> Server:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    named = f"[{host}]" if ":" in host else host
+    usual = _USUAL.get(parts.scheme)
+    port = parts.port or usual or 80
+    path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+    return Server(parts.scheme == "https", host, port, path, named if port == usual else f"{named}:{port}")
 
 
 def _head(text: bytes) -> tuple[int, dict[bytes, bytes], int]:

@@ -114,9 +114,9 @@ class Table:
 
     def leave(self, operation: str, units: float) -> Permit | None:
         """Leave to send one request at once; None if it would have to wait for its turn, as in `batches`."""
-        meter = self._meter_of(operation)
         if not self._pace_of(operation).is_clear:
             return None
+        meter = self._meter_of(operation)
         return meter.admit_now(units) if meter else Permit(units, time.monotonic(), 0.0)
 
     def took(self, operation: str, request: dict[str, Any], permit: Permit, answer: dict[str, Any]) -> bool:

@@ -13,6 +13,8 @@ from hashlib import sha256
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from migrator.adapters.dynamodb.http import server_of
+
 
 class Pattern(NamedTuple):
     """A request as boto3 makes and signs it."""
@@ -62,7 +64,9 @@ class Signer:
             raise Unlike("another signature")
         access_key, day, self._where, names, signature = match.groups()
         self._path = urlsplit(pattern.url).path or "/"
-        signed = {name: _host(pattern.url) if name == "host" else given.get(name, "") for name in names.split(";")}
+        signed = {
+            name: server_of(pattern.url).named if name == "host" else given.get(name, "") for name in names.split(";")
+        }
         head = _head(self._path, signed)
         key = _key(credentials.secret_key, day, self._where)
         if (
@@ -70,7 +74,9 @@ class Signer:
             or _signature(head, pattern.body, key, given["x-amz-date"], self._where) != signature
         ):
             raise Unlike("another signature")
-        self._kept = {name: value for name, value in given.items() if name in _KEPT} | {"host": _host(pattern.url)}
+        self._kept = {name: value for name, value in given.items() if name in _KEPT} | {
+            "host": server_of(pattern.url).named
+        }
         self._signed = {name: value for name, value in signed.items() if name in _KEPT}
         self._second = -1
         self._credentials: Frozen | None = None
@@ -98,14 +104,6 @@ class Signer:
             f"SignedHeaders={';'.join(sorted(signed))}, Signature="
         )
         self._second, self._credentials = second, credentials
-
-
-def _host(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    usual = {"http": 80, "https": 443}.get(parts.scheme)
-    return host if parts.port in (None, usual) else f"{host}:{parts.port}"
 
 
 def _head(path: str, signed: dict[str, str]) -> bytes:

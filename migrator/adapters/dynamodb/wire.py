@@ -1,15 +1,16 @@
 """Items on their way through boto3: the JSON that it would make of them, and the JSON that it would parse, are made and read here, several times as fast.
 
 A batch's body is put into boto3's own request, and the items of an answer are taken out before it parses them, by its events
-(`provide-client-params` and `before-call`, which are documented, and `before-parse`, which is not). Credentials, endpoints, signatures and
-what is an error stay boto3's. Where an event does not come any more, boto3 makes the request, or parses the answer, itself: slower, and the same.
+(`provide-client-params` and `before-call`, which are documented, `before-send` and `before-parse`, which are not). Credentials, endpoints, signatures
+and what is an error stay boto3's. Where an event does not come any more, boto3 makes or sends the request, or parses the answer, itself: slower,
+and the same. Leaves connections to `transport`.
 """
 
 from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, overload
@@ -71,12 +72,16 @@ def read_items(text: bytes) -> list[dict[str, Any]]:
 class Wire:
     """One client of boto3's, that sends batches as we write them and gives the items of its answers as they are in the answer's JSON."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, send: Callable[[Any], Any]) -> None:
+        """`send`: the answer to a prepared request that may be sent twice, None where boto3 has to send it."""
         self._client = client
         self._is_plain = False
+        self._send_it = send
+        self._given = threading.local()
         events = client.meta.events
         events.register("provide-client-params.dynamodb.BatchWriteItem", self._take)
         events.register("before-call.dynamodb.BatchWriteItem", self._give)
+        events.register("before-send.dynamodb.BatchWriteItem", self._send)
         events.register("before-parse.dynamodb", self._read)
 
     def ask(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -144,8 +149,11 @@ class Wire:
     def _give(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
         if _BODY in context:
             table, puts, capacity = context[_BODY]
-            params["body"] = body_of(table, puts, capacity)
+            params["body"] = self._given.body = body_of(table, puts, capacity)
             puts.is_sent = True
+
+    def _send(self, request: Any, **_: Any) -> Any:
+        return self._send_it(request) if request.body is getattr(self._given, "body", None) else None
 
     def _read(
         self,

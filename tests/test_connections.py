@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrator.adapters.dynamodb.http import Answer, Connections
+from migrator.adapters.dynamodb.connections import Connections
+from migrator.adapters.dynamodb.http import Answer
 
 WHOLE = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 2\r\nx-amz-crc32: 5\r\n\r\n{}"
 Work = Callable[[Connections], Awaitable[object]]
@@ -167,7 +168,7 @@ def test_an_https_address_is_never_spoken_to_in_the_clear() -> None:
     """Whatever the server says: without a certificate nothing is sent."""
 
     async def work(connections: Connections) -> None:
-        secure = Connections(asyncio.get_running_loop(), f"https://127.0.0.1:{connections._port}/", None, 5, 5)
+        secure = Connections(asyncio.get_running_loop(), f"https://127.0.0.1:{connections._server.port}/", None, 5, 5)
         with pytest.raises(OSError):
             await secure.post({}, b"one")
 
