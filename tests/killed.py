@@ -208,6 +208,18 @@ def _watch_requests(death: Death) -> None:
         return answer
 
     botocore.httpsession.URLLib3Session.send = watched
+
+    from migrator.adapters.dynamodb.transport import _Connection
+
+    by_ours = _Connection.ask
+
+    def watched_here(self: Any, request: bytes) -> Any:
+        death.step("send")
+        answer = by_ours(self, request)
+        death.step("sent")
+        return answer
+
+    _Connection.ask = watched_here  # type: ignore[method-assign]
     if os.environ.get("MIGRATOR_FAST") != "1":
         return
     from migrator.adapters.dynamodb.fast import Lane

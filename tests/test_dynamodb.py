@@ -5,14 +5,18 @@ Faults come from `Stub`, an endpoint of our own; real behaviour from the servers
 
 import gc
 import json
+import multiprocessing
+import os
 import random
 import socket
+import sys
 import threading
 import time
 import uuid
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -317,6 +321,24 @@ def test_a_minute_of_total_throttling_takes_few_requests(
     assert max(clock.waited) <= 20
     for sink in sinks:
         sink.close()
+
+
+def _is_shared(address: Address) -> bool:
+    table = Table(address)
+    return any(table.client is held.client or table._write is held._write for held in _HELD)
+
+
+_HELD: list[Table] = []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody is forked here")
+def test_a_process_that_was_forked_has_connections_of_its_own(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An executor that somebody brings may fork its workers: of one connection each would hear the other's answers."""
+    monkeypatch.setattr(sys.modules[__name__], "_HELD", [Table(at(stub.endpoint))])
+    assert _is_shared(at(stub.endpoint))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        assert not pool.submit(_is_shared, at(stub.endpoint)).result(timeout=60)
+    assert _is_shared(at(stub.endpoint))
 
 
 def test_stores_of_one_table_in_one_process_pause_together(setting: Setting) -> None:

@@ -8,6 +8,7 @@ be repeated it raises. Leaves boto3, its credentials and endpoints to `client`, 
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -59,6 +60,16 @@ def _shared_meter(pace: Pace, *name: str) -> Meter:
             meter = Meter(Governor(clock=pace.clock, wait=pace.wait), pace.clock)
             _meters[(*name, str(id(pace)))] = meter
         return meter
+
+
+def _forget() -> None:
+    """In a process that was forked: who has a turn is another's affair."""
+    _paces.clear()
+    _meters.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class Table:
