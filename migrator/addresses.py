@@ -226,5 +226,5 @@ def _dynamodb(text: str) -> Address:
             )
         if split.scheme not in ("http", "https") or not split.hostname:
             raise ConfigError(f"dynamodb://{table}: an endpoint looks like http://localhost:8000")
-    shown = f"dynamodb://{table}" + (f"?{urlencode(options, safe=':/')}" if options else "")
+    shown = f"dynamodb://{table}" + (f"?{urlencode(options, safe=':/[]')}" if options else "")
     return Address("dynamodb", "dynamodb", shown, table, options)

@@ -68,6 +68,8 @@ def moto() -> Iterator[int]:
     """Run moto's server in a thread of this process until the block ends; yields its port."""
     from moto.server import ThreadedMotoServer
 
+    import moto_server  # noqa: F401  # mends it
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request takes longer than some of them
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -102,7 +102,12 @@ def test_an_address_as_it_is_shown_means_the_same_store(name: str, suffix: str) 
 
 
 @pytest.mark.parametrize(
-    "text", ["dynamodb://chat?endpoint=http://localhost:8000&region=x&profile=a%26b%3D", "memory:a"]
+    "text",
+    [
+        "dynamodb://chat?endpoint=http://localhost:8000&region=x&profile=a%26b%3D",
+        "dynamodb://chat?endpoint=http://[::1]:8000",
+        "memory:a",
+    ],
 )
 def test_a_table_as_it_is_shown_means_the_same_table(text: str) -> None:
     assert resolve(resolve(text, {}).text, {}) == resolve(text, {})

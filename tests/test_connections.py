@@ -122,6 +122,20 @@ def test_what_comes_behind_a_whole_answer_is_nobodys() -> None:
     assert Served(WHOLE, WHOLE).run(work) == []
 
 
+def test_the_answer_to_the_request_before_is_none_to_the_next() -> None:
+    """As a proxy may send it that repeats itself; DynamoDB numbers the requests that it answers."""
+    numbered = WHOLE.replace(b"Server: x", b"x-amzn-RequestId: A")
+
+    async def work(connections: Connections) -> object:
+        first = await connections.post({}, b"one")
+        with pytest.raises(ValueError, match="the request before"):
+            await connections.post({}, b"two")
+        return first.status, connections.idle, (await connections.post({}, b"three")).status
+
+    served = Served(numbered)
+    assert (served.run(work), served.connections) == ((200, [], 200), 2)
+
+
 def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_was_said() -> None:
     async def work(connections: Connections) -> None:
         with pytest.raises(TimeoutError):

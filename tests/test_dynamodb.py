@@ -16,7 +16,7 @@ import uuid
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -250,6 +250,7 @@ def test_what_comes_back_unprocessed_is_sent_again(stub: Stub, sink: DynamoDBSin
 NO_ANSWERS = {
     "html": (200, b"<html>please log in to this network</html>"), "nothing": (200, b""), "half": (200, b'{"Unprocessed'),
     "half a letter": (200, b'{"Items": "\xc3'), "a list": (200, b"[1]"), "another's": (200, {"message": "down for maintenance"}),
+    "half an error": (400, b'{"__type":"com.amazonaws.dynamodb.v2012'), "400 of html": (400, b"<html>bad request</html>"),
     "500": (500, b"oops"), "503": (503, {}), "502 of a list": (502, b"[]"), "504 of bytes": (504, b"\xff"),
 }  # fmt: skip
 """What a proxy between says, or half of what DynamoDB says. To botocore some of it is an answer without content, as that to a put is."""
@@ -275,6 +276,23 @@ def test_a_passing_trouble_loses_nothing(
     assert len(stub.items) == (130 if existing is Existing.EMPTY else 20)
     assert clock.waited
     assert max(clock.waited) <= 1  # in which the governor looks again whether it may send
+
+
+def test_half_an_error_is_not_what_the_table_says(stub: Stub, setting: Setting) -> None:
+    """One that is torn while the plan is made, too. An answer of another sort, whoever gives it, is none that passes."""
+    halves = [NO_ANSWERS["half an error"], NO_ANSWERS["400 of html"]]
+    stub.before = lambda operation, request: halves.pop() if halves else None
+    assert ADAPTER.describe(at(stub.endpoint, region="eu-west-1")) is not None
+    assert halves == []
+    stub.before = lambda operation, request: (403, b"<html>not from here</html>")
+    assert "403" in told(at(stub.endpoint, region="eu-west-1"))
+    assert stub.count("DescribeTable") == 4
+
+
+def test_what_was_left_of_a_table_may_be_nothing(stub: Stub, sink: DynamoDBSink) -> None:
+    stub.after = lambda operation, request: (200, {"UnprocessedItems": {"chat": []}})
+    flushed = put_rows(sink, [fact(n) for n in range(60)])
+    assert (flushed.rejects, len(stub.items), stub.count("BatchWriteItem")) == ([], 60, 3)
 
 
 def test_half_an_answer_is_not_nothing_there(stub: Stub, setting: Setting, clock: VirtualTime) -> None:
@@ -348,6 +366,30 @@ def test_stores_of_one_table_in_one_process_pause_together(setting: Setting) -> 
     assert one._table._write is not one._table._read
     for each in (one, two, other):
         each.close()
+
+
+def test_the_embedded_server_loses_nothing_that_comes_at_once(moto_endpoint: str) -> None:
+    """moto did: tests/moto_server.py."""
+    from moto.dynamodb.models.table import Table as MotoTable
+
+    schema = [{"AttributeName": "h", "KeyType": "HASH"}, {"AttributeName": "r", "KeyType": "RANGE"}]
+    attributes = [{"AttributeName": name, "AttributeType": "S"} for name in "hr"]
+    held, meeting = MotoTable("t", "1", "eu-west-1", schema, attributes), threading.Barrier(2)
+
+    def put(turn: int) -> None:
+        for number in range(5000):
+            if number % 50 == 0:
+                meeting.wait(60)
+            held.put_item({"h": {"S": f"{number}"}, "r": {"S": f"{turn}"}})
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(put, range(2)))
+    finally:
+        sys.setswitchinterval(before)
+    assert sum(map(len, held.items.values())) == 10_000
 
 
 def test_progress_ends_the_pauses(clock: VirtualTime) -> None:
@@ -703,6 +745,16 @@ def test_no_such_endpoint() -> None:
     assert f"no answer from {address.options['endpoint']}" in told(address)
     assert time.monotonic() - begun < 20
     assert "whole URL" in told(at("localhost:8000"))
+
+
+def test_no_such_proxy_and_no_such_certificate(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "speaks TLS, and the certificates that are believed (AWS_CA_BUNDLE" in told(
+        at(stub.endpoint.replace("http:", "https:"), region="eu-west-1")
+    )
+    monkeypatch.setenv("HTTP_PROXY", "http://bob:hunter2@127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "")
+    said = told(at("http://dynamodb.example:8000", region="eu-west-1"))
+    assert "check the proxy (HTTP_PROXY, HTTPS_PROXY; NO_PROXY" in said and "hunter2" not in said
 
 
 @pytest.mark.parametrize(

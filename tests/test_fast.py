@@ -368,6 +368,24 @@ def test_an_answer_whose_sum_is_wrong_is_none(setting: Setting) -> None:
         sink.close()
 
 
+def test_where_answers_are_never_as_dynamodbs_are_boto3_has_the_rest(setting: Setting) -> None:
+    """Each was sent twice, once by either way; it ends there."""
+    served = Served()
+
+    def answer(operation: str, body: bytes, headers: Any) -> Any:
+        status, told = served.heard(operation, body, headers)
+        return status, told, {"content-length": str(len(told))}  # twice
+
+    with endpoint.answering(answer) as url:
+        sink = DynamoDBSink(at(url, region="eu-west-1"), setting, Pace())
+        for begun in range(0, 400, 100):
+            put_rows(sink, [fact(n) for n in range(begun, begun + 100)])
+        assert len(served.items) == 400
+        assert dynamodb_fast.ODD <= served.fast < dynamodb_fast.ODD + dynamodb_fast.FIRST
+        assert served.count("BatchWriteItem") == 16 + served.fast + 1  # over a connection of ours, once
+        sink.close()
+
+
 def test_while_others_pause_nothing_is_sent_past_them(table: Served, sink: DynamoDBSink) -> None:
     put_rows(sink, [fact(1)])
     fast, pace = table.fast, sink._table._write

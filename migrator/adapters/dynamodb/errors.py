@@ -121,6 +121,11 @@ NO_CREDENTIALS = (
 _UNREACHABLE = (
     boto.ConnectionError, boto.HTTPClientError, boto.ChecksumError, boto.ResponseStreamingError, boto.IncompleteReadError,
 )  # fmt: skip
+_CHECK_THE_ENDPOINT = "the endpoint (?endpoint=, AWS_ENDPOINT_URL_DYNAMODB), the region and the network"
+_CHECK = {
+    boto.ProxyConnectionError: "the proxy (HTTP_PROXY, HTTPS_PROXY; NO_PROXY says what is reached without)",
+    boto.SSLError: "whether the endpoint speaks TLS, and the certificates that are believed (AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE)",
+}
 
 # Or something else than an answer: botocore's parser says so, or stumbles over it.
 _HALF_AN_ANSWER = (NoAnswer, ResponseParserError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
@@ -136,10 +141,8 @@ def sorted_errors(table: Asked, operation: str) -> Iterator[None]:
     except NO_CREDENTIALS as exc:
         raise no_credentials(words, exc) from exc
     except _UNREACHABLE as exc:
-        raise Unreachable(
-            f"{words}: no answer from {table.endpoint} ({type(exc).__name__}); check the endpoint (?endpoint=, AWS_ENDPOINT_URL_DYNAMODB), "
-            "the region and the network"
-        ) from exc
+        check = next((words for sort, words in _CHECK.items() if isinstance(exc, sort)), _CHECK_THE_ENDPOINT)
+        raise Unreachable(f"{words}: no answer from {table.endpoint} ({type(exc).__name__}); check {check}") from exc
     except boto.BotoCoreError as exc:
         raise StoreError(f"{words}: {operation}: {exc}; mend that and run again") from exc
     except _HALF_AN_ANSWER as exc:
@@ -162,6 +165,8 @@ def _sorted_answer(exc: Any, table: Asked, operation: str) -> StoreError:
         return Throttled(f"{words}: {action}: {code}")
     if code in _PASSING or status >= 500:
         return TransientStoreError(f"{words}: {action}: {code}")
+    if status == 400 and code in ("", "400"):  # DynamoDB's own have a name: this is a part of one
+        return no_answer(words, action)
     if code == "ConditionalCheckFailedException":
         return Taken(f"{words}: {action}: something is there", exc.response.get("Item"))
     if code == "ResourceNotFoundException":

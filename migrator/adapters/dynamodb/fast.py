@@ -32,6 +32,7 @@ FIRST = 4  # so many at first, and after trouble; each that is answered makes ro
 BYTES = 8 << 20  # of bodies under way, or one
 PORTION = 4  # batches that are made before the loop runs
 STEPS = 8  # of the loop while a connection is being opened; what is not open after them has to wait for the network
+ODD = 8  # answers that were none, after which all goes by boto3: what is between may always be so
 STALE = 1.0  # seconds without a step of the loop, after which connections may have ended unheard
 
 _WRITE = "batch_write_item"
@@ -58,13 +59,16 @@ class Lane:
         self.close = weakref.finalize(self, _close, self._loop, self._connections)
         self._under_way: dict[asyncio.Future[Answer], int] = {}
         self._bytes, self._room = 0, FIRST
+        self._odd = 0  # answers that were none
         self._waiting = 0  # batches made since the loop ran
         self._most = -1
         self._ran = self._loop.time()
         self._error: BaseException | None = None
 
     def send(self, puts: Puts, units: float, done: Done) -> bool:
-        """Send a batch that takes so many units, once there is room for it; False if it would have to wait for better times."""
+        """Send a batch that takes so many units, once there is room for it; False if it would have to wait for better times, or for good."""
+        if self._odd >= ODD:
+            return False
         if self._loop.time() - self._ran > STALE:
             self._step()  # to hear which connections have ended since
         while len(self._under_way) >= self._room or self._bytes >= BYTES:
@@ -135,7 +139,8 @@ class Lane:
                 self._table.lost(_WRITE, permit, status, str(answer.get("__type")).rpartition("#")[2])
             elif self._table.took(_WRITE, {"RequestItems": {self._table.name: puts}}, permit, answer):
                 return _unprocessed(answer, self._table.name)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as exc:
+            self._odd += isinstance(exc, ValueError)
             self._table.lost(_WRITE, permit, 0, "")
         except Exception:
             return None  # an answer that nobody foresaw: boto3 takes over

@@ -44,13 +44,14 @@ class Inbox:
     def __init__(self) -> None:
         self._received = b""
         self._wanted = 0  # bytes that a whole answer has, once its head has come
+        self._id: bytes | None = None  # of the request that was answered last
 
     @property
     def is_empty(self) -> bool:
         return not self._received
 
     def take(self, data: bytes) -> Answer | None:
-        """The answer, if it is whole with this. Raises ValueError for what is none of DynamoDB's, and for more than one."""
+        """The answer, if it is whole with this. Raises ValueError for what is none of DynamoDB's, for more than one, and for the last one once more."""
         received = self._received = self._received + data if self._received else data
         if not self._wanted:
             end = received.find(b"\r\n\r\n")
@@ -63,6 +64,9 @@ class Inbox:
         if len(received) > self._wanted:
             raise ValueError("more came than an answer")
         self._received, self._wanted = b"", 0
+        last, self._id = self._id, self._headers.get(b"x-amzn-requestid")
+        if last is not None and self._id == last:
+            raise ValueError("an answer to the request before")
         return Answer(self._status, self._headers, received[self._begins :])
 
 

@@ -179,7 +179,7 @@ class Table:
         while request:
             answer = self._sent(pace, operation, {"RequestItems": request}, stop or self._stop, begun, units)
             pace.progress()
-            left = answer[_LEFTOVER[operation]]
+            left = {table: some for table, some in answer[_LEFTOVER[operation]].items() if _count({table: some})}
             yield answer
             if left:
                 pace.rest(stop or self._stop)
