@@ -115,9 +115,8 @@ def _believed(profile: str | None) -> ssl.SSLContext:
 _clients: WeakValueDictionary[tuple[object, ...], Client] = WeakValueDictionary()
 _sessions: WeakValueDictionary[tuple[object, ...], Any] = WeakValueDictionary()
 _lock = threading.Lock()  # a session makes one client at a time
-if hasattr(
-    os, "register_at_fork"
-):  # whoever is forked opens connections of its own, or would hear what others are told
+# Whoever is forked opens connections of its own, or would hear what others are told.
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_clients.clear)
 _ENVIRONMENT = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE")
 
