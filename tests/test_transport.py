@@ -195,6 +195,22 @@ def test_several_threads_have_a_connection_each_and_keep_them() -> None:
         assert way.idle == []
 
 
+def test_a_kept_connection_that_another_thread_was_faster_to_take_is_nobodys_loss(serve: Serve) -> None:
+    class Taken(list[Any]):
+        def __bool__(self) -> bool:
+            return True
+
+    served, sent = serve((WHOLE,)), transport()
+    assert sent.send(asked(served.url)).status_code == 200
+    way = sent._ways[served.url]
+    assert way is not None
+    sent._ways[served.url] = way._replace(idle=Taken())
+    assert sent.send(asked(served.url)).status_code == 200
+    assert served.connections == 2
+    way.idle[0].close()
+    sent.close()
+
+
 def test_what_cannot_be_reached_is_left_to_boto3(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = transport()
     with socket.create_server(("127.0.0.1", 0)) as listening:

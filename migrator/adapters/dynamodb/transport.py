@@ -43,8 +43,8 @@ class Transport:
         try:
             text = way.text(request)
             while True:
-                is_kept = bool(way.idle)
-                connection = way.idle.pop() if is_kept else self._opened(way)
+                kept = way.kept()
+                connection = kept or self._opened(way)
                 if connection is None:
                     return None
                 try:
@@ -52,7 +52,7 @@ class Transport:
                 except TimeoutError:
                     raise
                 except OSError:
-                    if is_kept and connection.is_silent:
+                    if kept and connection.is_silent:
                         continue  # it ended since it was last used
                     raise
                 if answer.is_last:
@@ -69,9 +69,9 @@ class Transport:
             return None
 
     def close(self) -> None:
-        for way in self._ways.values():
-            while way is not None and way.idle:
-                way.idle.pop().close()
+        for way in filter(None, self._ways.values()):
+            while connection := way.kept():
+                connection.close()
 
     def _way(self, url: str) -> _Way | None:
         if url not in self._ways:
@@ -103,6 +103,13 @@ class _Way(NamedTuple):
     server: Server
     tls: ssl.SSLContext | None
     idle: list[_Connection]
+
+    def kept(self) -> _Connection | None:
+        """The one that was used last; None where other threads use all of them."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return None
 
     def text(self, request: Any) -> bytes:
         lines = [
