@@ -20,11 +20,10 @@ import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.httpsession import get_cert_path
-from botocore.utils import get_environ_proxies
 
 from migrator.adapters.dynamodb.errors import NO_CREDENTIALS, NoProfile, NoRegion, no_credentials
 from migrator.adapters.dynamodb.signing import Frozen, Signer, Unlike
-from migrator.adapters.dynamodb.transport import Transport
+from migrator.adapters.dynamodb.transport import Transport, is_direct
 from migrator.adapters.dynamodb.wire import Wire
 from migrator.errors import ConfigError
 from migrator.model import Address
@@ -86,7 +85,7 @@ class Client:
         url = self.boto.meta.endpoint_url
         of_session = botocore.session.Session(profile=self._named).get_config_variable
         is_found_out = str(of_session("endpoint_discovery_enabled")).lower() == "true"
-        if is_found_out or get_environ_proxies(url).get(urlsplit(url).scheme):
+        if is_found_out or not is_direct(url):
             return None
         try:
             pattern, credentials = self.wire.pattern(table), self.session.get_credentials()

@@ -11,7 +11,7 @@ import math
 import ssl
 from functools import partial
 
-from migrator.adapters.dynamodb.http import Answer, Inbox, server_of
+from migrator.adapters.dynamodb.http import UNPACKED, Answer, Inbox, request_of, server_of
 
 
 class Connections:
@@ -43,9 +43,7 @@ class Connections:
 
         It raises OSError (TimeoutError) where no answer comes, ValueError for one that is not as they are.
         """
-        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-        head = f"POST {self._server.path} HTTP/1.1\r\n{''.join(lines)}accept-encoding: identity\r\ncontent-length: {len(body)}\r\n\r\n"
-        request = head.encode("ascii") + body
+        request = request_of(self._server.path, headers | UNPACKED | {"content-length": str(len(body))}, body)
         while self.idle:
             connection = self.idle.pop()
             if connection.is_open:

@@ -1,4 +1,4 @@
-"""HTTP as DynamoDB speaks it, and no more of it: who a URL's server is, and the answers that its bytes make.
+"""HTTP as DynamoDB speaks it, and no more of it: who a URL's server is, a request's bytes, and the answers that bytes make.
 
 An answer has a length and comes whole; whatever is not so is an error. Knows no DynamoDB; leaves connections to `connections`, which are many at
 once, and to `transport`, where one waits for each.
@@ -7,8 +7,12 @@ once, and to `transport`, where one waits for each.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+UNPACKED = {"accept-encoding": "identity"}
+"""For every request: the answer is to come as it is."""
 
 _HEAD = 1 << 16  # bytes of headers that are waited for
 _FIRST_LINE = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)(?: .*)?")
@@ -78,6 +82,14 @@ def server_of(url: str) -> Server:
     port = parts.port or usual or 80
     path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
     return Server(parts.scheme == "https", host, port, path, named if port == usual else f"{named}:{port}")
+
+
+def request_of(path: str, headers: Mapping[str, str | bytes], body: bytes) -> bytes:
+    """A request with these headers and no others. Raises ValueError for one that is not ASCII."""
+    lines = [
+        f"{name}: {value.decode('ascii') if isinstance(value, bytes) else value}\r\n" for name, value in headers.items()
+    ]
+    return f"POST {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("ascii") + body
 
 
 def _head(text: bytes) -> tuple[int, dict[bytes, bytes], int]:

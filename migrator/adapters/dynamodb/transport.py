@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -18,9 +17,15 @@ from botocore import exceptions as boto
 from botocore.awsrequest import AWSResponse
 from botocore.utils import get_environ_proxies
 
-from migrator.adapters.dynamodb.http import Answer, Inbox, Server, server_of
+from migrator.adapters.dynamodb.http import UNPACKED, Answer, Inbox, Server, request_of, server_of
 
 _PIECE = 1 << 16  # bytes that are received at once
+
+
+def is_direct(url: str) -> bool:
+    """Whether there is no proxy before it, and no password in it."""
+    parts = urlsplit(url)
+    return not get_environ_proxies(url).get(parts.scheme) and "@" not in parts.netloc
 
 
 class Transport:
@@ -33,7 +38,6 @@ class Transport:
         self._tls = tls
         self._connect_seconds, self._answer_seconds = connect_seconds, answer_seconds
         self._ways: dict[str, _Way | None] = {}
-        self._lock = threading.Lock()
         self._is_left_to_boto = False
 
     def send(self, request: Any) -> AWSResponse | None:
@@ -75,14 +79,11 @@ class Transport:
 
     def _way(self, url: str) -> _Way | None:
         if url not in self._ways:
-            with self._lock:
-                if url not in self._ways:
-                    self._ways[url] = self._found(url)
+            self._ways.setdefault(url, self._found(url))  # of threads that find it at once, one's is kept
         return self._ways[url]
 
     def _found(self, url: str) -> _Way | None:
-        parts = urlsplit(url)
-        if get_environ_proxies(url).get(parts.scheme) or "@" in parts.netloc:
+        if not is_direct(url):
             return None
         server = server_of(url)
         try:
@@ -112,13 +113,7 @@ class _Way(NamedTuple):
             return None
 
     def text(self, request: Any) -> bytes:
-        lines = [
-            f"{name}: {value.decode('ascii') if type(value) is bytes else value}\r\n"
-            for name, value in request.headers.items()
-        ]
-        head = f"{request.method} {self.server.path} HTTP/1.1\r\nhost: {self.server.named}\r\n{''.join(lines)}accept-encoding: identity\r\n\r\n"
-        body: bytes = request.body
-        return head.encode("ascii") + body
+        return request_of(self.server.path, {"host": self.server.named, **request.headers, **UNPACKED}, request.body)
 
 
 class _Connection:

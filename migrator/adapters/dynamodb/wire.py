@@ -76,7 +76,7 @@ class Wire:
         """`send`: the answer to a prepared request that may be sent twice, None where boto3 has to send it."""
         self._client = client
         self._is_plain = False
-        self._send_it = send
+        self._transport = send
         self._given = threading.local()
         events = client.meta.events
         events.register("provide-client-params.dynamodb.BatchWriteItem", self._take)
@@ -153,7 +153,7 @@ class Wire:
             puts.is_sent = True
 
     def _send(self, request: Any, **_: Any) -> Any:
-        return self._send_it(request) if request.body is getattr(self._given, "body", None) else None
+        return self._transport(request) if request.body is getattr(self._given, "body", None) else None
 
     def _read(
         self,
