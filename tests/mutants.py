@@ -52,6 +52,7 @@ MODULES: dict[str, list[str]] = {
             "a_lost_answer_is_no_lost_record", "prepare_makes_the_table_only_if_it_may")),
         *(f"test_fast.py::test_{name}" for name in (
             "it_begins_with_few_at_once_and_takes_more_as_they_are_answered", "a_page_is_on_its_way_before_the_next_is_asked_for",
+            "what_is_under_way_has_come_to_its_end_when_the_next_slice_begins",
             "what_is_under_way_is_bounded_in_bytes", "only_what_is_left_goes_once_more_and_by_boto3", "after_enough_batches_it_is_begun",
             "boto3_takes_over_where", "where_it_is_imported_already_it_is_begun_at_once_and_once",
             "where_it_is_asked_for_it_is_imported_for_the_first_batch", "nothing_is_left_open", "a_small_job_does_not_pay_for_the_import")),

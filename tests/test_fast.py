@@ -291,14 +291,28 @@ def test_what_is_under_way_is_bounded_in_bytes(
     assert (table.most, table.fast, len(table.items)) == (1, 16, 400)
 
 
-def test_a_page_is_on_its_way_before_the_next_is_asked_for(table: Served, sink: DynamoDBSink) -> None:
-    """Nobody needs to flush that what fills a batch is sent."""
+@pytest.mark.parametrize("count", [25 * (dynamodb_fast.PORTION - 1) + 1, 400])
+def test_a_page_is_on_its_way_before_the_next_is_asked_for(count: int, table: Served, sink: DynamoDBSink) -> None:
+    """Nobody needs to flush that what fills a batch is sent, be they fewer than what is sent in one go."""
+    put_rows(sink, [fact("first")])
     sink.begin("0000")
-    sink.upsert(MANY, Existing.EMPTY)
+    sink.upsert(MANY[:count], Existing.EMPTY)
+    full = 1 + (count - 1) // 25  # nothing says yet that the last is full
     deadline = time.monotonic() + 30
-    while table.fast < 15 and time.monotonic() < deadline:
+    while table.fast < full and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert table.fast == 15  # nothing says yet that the last is full
+    assert table.fast == full
+
+
+def test_what_is_under_way_has_come_to_its_end_when_the_next_slice_begins(table: Served, sink: DynamoDBSink) -> None:
+    """Nothing of a slice that was given up is written behind what is done instead."""
+    put_rows(sink, [fact("first")])
+    table.delay = 0.3
+    sink.upsert(MANY[:100], Existing.EMPTY)
+    sink.begin("0001")
+    assert len(table.items) == 1 + 75
+    put_rows(sink, [fact("first")])
+    assert len(table.items) == 1 + 75
 
 
 def test_a_large_batch_is_sent_whole(table: Served, sink: DynamoDBSink) -> None:
