@@ -243,15 +243,23 @@ class Reading:
             self._ways[types] = way
         return found
 
-    def alike(self, columns: Columns, types: tuple[type, ...], place_of: Callable[[int], str]) -> Alike | None:
-        """Many rows, each with values of these types; None where each must be read by itself."""
+    def alike(
+        self, columns: Columns, types: tuple[type, ...], place_of: Callable[[int], str], *, read_plain: bool = False
+    ) -> Alike | None:
+        """Many rows, each with values of these types; None where each must be read by itself. `read_plain`: as `Signature.known`."""
         if types not in self._ways:
             self.row(tuple([column[0] for column in columns]), types, "")
         way = self._ways.get(types)
-        if way is None or way.signature is None:
+        if way is None:
+            return None
+        signature = way.signature
+        if signature is None and read_plain:
+            picked_types = types if way.pick is None else way.pick((*types, type(None)))
+            signature = Signature.known(way.names, picked_types, read_plain=True)
+        if signature is None:
             return None
         picked = columns if way.pick is None else way.pick((*columns, [None] * len(columns[0])))
-        return Alike(self._kind, way.signature, picked, place_of)
+        return Alike(self._kind, signature, picked, place_of)
 
 
 _SIGNATURES = 1_000  # of a kind are remembered; a store that has more has no columns, and is read with more care

@@ -214,7 +214,7 @@ class Alike:
 
     def _row(self, number: int, values: Iterable[Value]) -> Row:
         row = Row(self.kind, dict(zip(self.signature.names, values)), None, self.place_of(number))
-        row.signature = self.signature
+        row.signature, row.is_plain = self.signature, self.signature.has_objects
         row.encoded = self.encoded[number] if self.encoded is not None else None
         return row
 
@@ -295,9 +295,11 @@ class Page:
         """How many rows there are; none is made to be counted."""
         return len(self._rows) + (sum(map(len, self.alike)) if self.alike else 0)
 
-    def add(self, found: Row | Foreign | Reject) -> None:
+    def add(self, found: Row | Alike | Foreign | Reject) -> None:
         if isinstance(found, Row):
             self._rows.append(found)
+        elif isinstance(found, Alike):
+            self.alike.append(found)
         elif isinstance(found, Reject):
             self.rejects.append(found)
         else:

@@ -338,7 +338,7 @@ class Pair:
             rows.texts = rows.signature.all_texts(rows.columns)
         if rows.texts is None:
             return None
-        return rows.signature.canonical(rows.texts, len(rows), null=not self._drop_null)
+        return rows.signature.canonical(rows.texts, rows.columns, len(rows), null=not self._drop_null)
 
     def _note_alike(self, digests: dict[str, Digest], rows: Alike, said: list[bytes]) -> None:
         pattern = self._key_pattern(rows.kind, rows.signature)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from operator import itemgetter
 from typing import Any, ClassVar, Final
 
@@ -28,6 +29,7 @@ Piece = bytes | int
 
 _NULL: Final = type(None)
 _PLAIN: Final = frozenset((str, _NULL, bool, int, float))
+_SAID: Final = _PLAIN | {dict}
 _EXACT: Final = 1 << 53  # every integer up to here is a float of the same value
 _MET: Final = 4_096  # signatures are remembered; a store with more has no columns
 
@@ -35,15 +37,16 @@ _MET: Final = 4_096  # signatures are remembered; a store with more has no colum
 class Signature:
     """Names and types of a record: one object for all the records that share them, in this process."""
 
-    __slots__ = ("_canonical", "_has_null", "_others", "_places", "_strings", "_types", "names")
+    __slots__ = ("_canonical", "_has_null", "_others", "_places", "_strings", "_types", "has_objects", "names")
 
     _met: ClassVar[dict[tuple[object, ...], Signature | None]] = {}
 
     def __init__(self, names: tuple[str, ...], types: tuple[type, ...]) -> None:
         self.names, self._types = names, dict(zip(names, types))
         strings = [name for name, kind in self._types.items() if kind is str]
+        self.has_objects = dict in types
         self._has_null = _NULL in types
-        self._others = [(name, kind) for name, kind in self._types.items() if kind in (bool, int, float)]
+        self._others = [(name, kind) for name, kind in self._types.items() if kind not in (str, _NULL)]
         self._strings = picker([names.index(name) for name in strings])
         self._places = {name: place for place, name in enumerate([*strings, *(name for name, _ in self._others)])}
         self._canonical: dict[bool, Pattern] = {}
@@ -54,19 +57,20 @@ class Signature:
         return cls.known(tuple(record), tuple(map(type, record.values())))
 
     @classmethod
-    def known(cls, names: tuple[str, ...], types: tuple[type, ...]) -> Signature | None:
-        """That of records with these names and types, if it has one."""
-        key = (*names, *types)
+    def known(cls, names: tuple[str, ...], types: tuple[type, ...], *, read_plain: bool = False) -> Signature | None:
+        """That of records with these names and types, if it has one. `read_plain`: whoever read them has seen that their objects do (`values.written`)."""
+        key = (read_plain, *names, *types)
         if key in cls._met or len(cls._met) >= _MET:
             return cls._met.get(key)
         # One might be a tag, and one without a letter, or with half of a surrogate, is not taken everywhere.
-        is_plain = _PLAIN.issuperset(types) and all(name and not name.startswith("$") for name in names)
+        taken = _SAID if read_plain else _PLAIN
+        is_plain = taken.issuperset(types) and all(name and not name.startswith("$") for name in names)
         is_plain = is_plain and is_unicode("".join(names))
         found = cls._met[key] = cls(names, types) if is_plain else None
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Signature.known, (self.names, tuple(self._types.values()))
+        return partial(Signature.known, read_plain=self.has_objects), (self.names, tuple(self._types.values()))
 
     def texts(self, record: dict[str, Value], *, null: bool = True) -> tuple[bytes, Texts] | tuple[None, None]:
         """What `values.canonical` makes of a record of this signature, without its NULLs if `null` is False, and its texts.
@@ -85,6 +89,8 @@ class Signature:
                     by_value = by_value | {name: int(value)}
             elif kind is bool:
                 others.append(b"true" if value else b"false")
+            elif kind is dict:
+                others.append(orjson.dumps(value))
             elif -_EXACT <= value <= _EXACT:
                 others.append(b"%d" % value)
             else:
@@ -112,13 +118,20 @@ class Signature:
             texts.append(made)
         return texts
 
-    def canonical(self, texts: Sequence[list[bytes]], count: int, *, null: bool = True) -> list[bytes]:
-        """The canonical bytes of so many records by their texts."""
+    def canonical(
+        self, texts: Sequence[list[bytes]], columns: Columns, count: int, *, null: bool = True
+    ) -> list[bytes]:
+        """The canonical bytes of so many records by their texts, and of objects by the values in their columns."""
         pattern = self._canonical.get(null) or self._of_canonical(null)
-        return pattern.fill_all(
-            [_by_value(column) if self._types[name] is float else column for name, column in zip(self._places, texts)],
-            count,
-        )
+        said = []
+        for name, column in zip(self._places, texts):
+            kind = self._types[name]
+            if kind is float:
+                column = _by_value(column)
+            elif kind is dict:
+                column = _of_objects(columns[self.names.index(name)], orjson.OPT_SORT_KEYS)
+            said.append(column)
+        return pattern.fill_all(said, count)
 
     def of_texts(self, texts: Sequence[list[bytes]]) -> Columns:
         """The values of many records by their texts, none of which has a backslash in it: each column when it is asked for."""
@@ -181,10 +194,10 @@ class Pattern:
 
 
 def identity_pattern(kind: str, signature: Signature, identity: Iterable[str]) -> Pattern | None:
-    """What `model.identity_key` makes of such a record; None where a number is in it, which counts by value."""
+    """What `model.identity_key` makes of such a record; None where a number or an object is in it, which count by value."""
     pieces: list[Piece] = [b"[", orjson.dumps(kind)]
     for name in identity:
-        if signature.type_of(name) in (int, float):
+        if signature.type_of(name) in (int, float, dict):
             return None
         pieces += b",", *signature.value(name)
     return Pattern([*pieces, b"]"])
@@ -237,12 +250,16 @@ def _of_integers(column: Sequence[int]) -> list[bytes] | None:
     return None if min(column) < -_EXACT or max(column) > _EXACT else orjson.dumps(column)[1:-1].split(b",")
 
 
+def _of_objects(column: Sequence[dict[str, Value]], option: int = 0) -> list[bytes]:
+    return [orjson.dumps(value, option=option) for value in column]
+
+
 def _of_booleans(column: Sequence[bool]) -> list[bytes]:
     return [b"true" if value else b"false" for value in column]
 
 
 _TEXTS: Final[dict[type, Callable[[Any], list[bytes] | None]]] = {
-    str: _of_strings, float: _of_floats, int: _of_integers, bool: _of_booleans,
+    str: _of_strings, float: _of_floats, int: _of_integers, bool: _of_booleans, dict: _of_objects,
 }  # fmt: skip
 
 

@@ -13,13 +13,14 @@ import io
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ from migrator.adapters.base import Setting
 from migrator.adapters.dynamodb.source import DynamoDBSource, read_item
 from migrator.adapters.jsonfile import text as json_text
 from migrator.adapters.jsonfile.adapter import ADAPTER as FILES
+from migrator.adapters.jsonfile.skimming import Skimmer
 from migrator.adapters.jsonfile.text import Broken, Entries, Found, Proof, Scanner, parsed
 from migrator.checkpoint import FORMAT, Checkpoint, Progress, State, jobs
 from migrator.config import resolve
@@ -189,13 +191,13 @@ def test_the_values_of_a_document_are_found_in_chunks_of_any_size(seed: int, chu
 
 
 @settings(examples(200, 20_000), suppress_health_check=list(HealthCheck))
-@given(seed=SEEDS, chunk=st.integers(1, 600), damage=st.booleans())
+@given(seed=SEEDS, chunk=st.integers(1, 600), damage=st.booleans(), skims=st.booleans())
 def test_entries_that_are_read_many_at_once_are_those_that_are_read_one_by_one(
-    seed: int, chunk: int, damage: bool
+    seed: int, chunk: int, damage: bool, skims: bool
 ) -> None:
     """The same names, values and faults, to the byte; and what is said to be plain is written as if every value had been looked at.
 
-    So it is when a text is read once more, and nothing that was proven is proven again.
+    So it is where a text was proven first, which finds the same fault, with msgspec and without.
     """
     random = Random(seed)
     document = {
@@ -208,11 +210,10 @@ def test_entries_that_are_read_many_at_once_are_those_that_are_read_one_by_one(
     if damage:
         text = damaged(random, text)
 
-    def entries(one_by_one: bool, proof: Proof | None = None) -> tuple[list[Any], Any]:
+    def read(how: Callable[[Scanner], Iterable[Found | Entries]]) -> tuple[list[Any], Any]:
         found: list[Any] = []
-        scanner = Scanner(io.BytesIO(text), 1 << 20)
         try:
-            for each in scanner.items(whole=True) if one_by_one else scanner.entries(proof):
+            for each in how(Scanner(io.BytesIO(text), 1 << 20)):
                 if isinstance(each, Entries):
                     found += [(key, meaning(held)) for key, held in each.values.items()]
                     if each.is_plain:
@@ -231,20 +232,70 @@ def test_entries_that_are_read_many_at_once_are_those_that_are_read_one_by_one(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_text, "_CHUNK", chunk)
+        if not skims:
+            patch.setattr(json_text, "Skimmer", None)
+        found, fault = read(lambda scanner: scanner.items(whole=True))
+        assert read(Scanner.entries) == (found, fault)
         proof = Proof()
-        first = entries(one_by_one=False, proof=proof)
-        assert first == entries(one_by_one=True)
-        assert proof.is_whole == (first[1] is None)
+        assert read(lambda scanner: scanner.prove(proof))[1] == fault
         patch.setattr(json_text, "_CHUNK", random.randint(1, 600))
-        assert entries(one_by_one=False, proof=proof) == first
+        assert fault or read(lambda scanner: scanner.entries(proof)) == (found, None)
+
+
+@settings(examples(300, 20_000))
+@given(seed=SEEDS, damage=st.booleans())
+def test_names_that_are_told_without_their_values_are_those_that_the_standard_library_reads(
+    seed: int, damage: bool
+) -> None:
+    """H40: and where they are told, the text is JSON, to the last byte."""
+    random = Random(seed)
+    document = {awkward.text(random): _jsonable(awkward.json_value(random)) for _ in range(random.randrange(5))}
+    text = spelled(random, document).strip()[1:-1]
+    text += b"," * bool(text and random.random() < 0.3) + text * (text[-1:] == b",")
+    if damage:
+        text = damaged(random, text)
+    names = Skimmer().names(text)
+    if names is None:
+        return
+    pairs: list[tuple[str, Any]] = []
+    # Of what is within a value only whether it is JSON counts.
+    json.loads(b"{%b}" % text, object_pairs_hook=lambda found: pairs.__setitem__(slice(None), found))
+    assert names == [name for name, _ in pairs]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'"a": "\xff"', b'"a": "\xc0\x80"', b'"\xed\xa0\x80": 1', b'"a": "\\ud800"', b'"a": NaN', b'"a": 01', b'"a": 1} {', b'"a": 1}, "b": {"c": 2',
+        b'"a": tru', b'"a": 1,', b'"a" 1', b"a: 1", b'"a": "\n"', b'"a": [1 2]', b"\xef\xbb\xbf" b'"a": 1', b'"a": "' + b"x" * 20_000 + b'\xe2\x80"',
+    ],
+)  # fmt: skip
+def test_entries_that_are_none_have_no_names(text: bytes) -> None:
+    assert Skimmer().names(text) is None
+
+
+def test_characters_on_the_border_of_two_pieces_are_whole() -> None:
+    for ahead in range(16_370, 16_390):
+        assert Skimmer().names(b'"a": "%b\xf0\x9f\xa6\x9c"' % (b"x" * ahead)) == ["a"]
+
+
+def test_an_older_msgspec_that_does_not_tell_names_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    skimmer = Skimmer()
+    monkeypatch.setattr(skimmer, "_decode", msgspec.json.Decoder(dict[str, msgspec.Raw]).decode)
+    assert skimmer.names(b'"a": 1') is None
 
 
 def test_a_text_that_is_not_the_one_that_was_proven_is_read_with_care() -> None:
     texts = [json.dumps({f"s{n}": {"text": word * 90} for n in range(50)}, indent=2).encode() for word in ("a", "bc")]
     proof = Proof()
-    list(Scanner(io.BytesIO(texts[0]), 1 << 20).entries(proof))
+    list(Scanner(io.BytesIO(texts[0]), 1 << 20).prove(proof))
     again = list(Scanner(io.BytesIO(texts[1]), 1 << 20).entries(proof))
-    assert [json.loads(each.text)["text"] for each in again if isinstance(each, Found)] == ["bc" * 90] * 50
+    values = [
+        held
+        for each in again
+        for held in (each.values.values() if isinstance(each, Entries) else [json.loads(each.text)])
+    ]
+    assert values == [{"text": "bc" * 90}] * 50
 
 
 def test_most_entries_of_a_map_as_python_indents_it_are_read_many_at_once() -> None:

@@ -26,12 +26,12 @@ from hypothesis import strategies as st
 import migrator
 from conftest import needed
 from migrator import Options, Report
-from migrator.adapters.base import Setting
+from migrator.adapters.base import PAGE_ROWS, Setting
 from migrator.adapters.jsonfile import text as json_text
 from migrator.adapters.jsonfile.adapter import ADAPTER
 from migrator.errors import ConfigError, StoreError
 from migrator.mapping_file import load_mapping, recognise
-from migrator.model import Address, Existing, Row, Shape
+from migrator.model import Address, Existing, Page, Row, Shape
 from stores import DATA
 from tables import client_of
 from test_cli import run
@@ -566,6 +566,69 @@ def test_a_large_map_is_copied_in_bounded_memory(name: str, tmp_path: Path) -> N
     (reject,) = large
     assert seen == count and reject.place == "large" and "the limit for a record is 100,000" in reject.reason
     assert (tmp_path / "back.json").stat().st_size > 12_000_000 and peak < 10_000_000
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_sessions_that_are_read_as_columns_are_those_that_are_read_by_themselves(
+    fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nearly all come as columns; whatever is among them, pages are as long as they may be, and each can be read on from."""
+    if not fast:
+        monkeypatch.setattr(json_text, "Skimmer", None)
+    monkeypatch.setattr(json_text, "_CHUNK", 1 << 13)  # one that is odd goes by itself with all that are read in one go
+    odd = {7: 2.0, 300: [1], 301: {}, 1450: {"a": 1e300}, 1451: "text", 2200: {"$set": []}, 2999: 10**40, 3001: None}
+    sessions = {f"s{n}": odd.get(n, {"n": n, "deep": {"b": [n, "é"], "a": 0.5}}) for n in range(3500)}
+    text = as_luminoracore(sessions)
+    long = b'  "s1200": {"x": "' + b"y" * 200_000 + b'"},\n'  # indented otherwise, and longer than a record may be
+    at = text.index(b'  "s1200"')
+    (tmp_path / "chat.json").write_bytes(text[:at] + long + text[text.index(b'  "s1201"') :])
+    (tmp_path / "other.json").write_bytes(json.dumps(sessions).encode())
+
+    def pages(name: str, *, after: int | None = None, proven: bool = False) -> list[Page]:
+        source = ADAPTER.source(address_of(tmp_path / name), setting(tmp_path, record_bytes=100_000))
+        source.snapshot()
+        if proven:
+            assert [*source.repeated([BLOB])] == []
+        (part,) = source.partitions([BLOB], 4)
+        return [*source.pages(part, after)]
+
+    wanted = {row.place: row for page in pages("other.json") for row in page.rows if row.place != "s1200"}
+    for proven in (True, False):
+        found = pages("chat.json", proven=proven)
+        assert sum(len(each) for page in found for each in page.alike) > 3_000
+        ends = [page.cursor for page in found]
+        assert max(page.count + len(page.rejects) for page in found) <= PAGE_ROWS and ends[-1] == 3_500
+        assert [reject.place for page in found for reject in page.rejects] == ["s1200"]
+        rows = {row.place: row for page in found for row in page.rows}
+        assert [*rows] == [name for name in sessions if name != "s1200"]
+        assert rows == wanted and all(
+            row.is_plain <= (type(odd.get(int(row.place[1:]), {})) is not float) for row in rows.values()
+        )
+        for number, end in enumerate(ends):
+            behind = [row for page in pages("chat.json", after=end, proven=proven) for row in page.rows]
+            assert [row.place for row in behind] == [row.place for page in found[number + 1 :] for row in page.rows]
+    for after in (1, 50, 99, 100, 101, 1199, 1200, 1201, 3_499):
+        behind = pages("chat.json", after=after)
+        places = [row.place for page in behind for row in page.rows] + [
+            each.place for page in behind for each in page.rejects
+        ]
+        assert sorted(places) == sorted([*sessions][after:])
+
+
+def test_sessions_keep_their_order_and_every_name_in_them_in_a_database(move: Move, tmp_path: Path) -> None:
+    """As columns too: the text of a session is what it would be if it were written by itself."""
+    sessions = {f"s{n}": {"z": n, "a": {"y": "é\n", "b": [n, None, True]}, "m": 0.25} for n in range(2500)}
+    (tmp_path / "chat.json").write_bytes(as_luminoracore(sessions))
+    report = move(tmp_path / "chat.json", tmp_path / "chat.db")
+    assert counts(report)[0] == "done" or report.exit_code == 0
+    with closing(sqlite3.connect(tmp_path / "chat.db")) as db:
+        held = dict(db.execute("SELECT session_id, session_data FROM session_blobs ORDER BY rowid"))
+    assert [*held] == [*sessions]
+    assert held == {
+        name: json.dumps(each, ensure_ascii=False, separators=(",", ":")) for name, each in sessions.items()
+    }
+    move(tmp_path / "chat.db", tmp_path / "back.json")
+    assert (tmp_path / "back.json").read_bytes() == as_luminoracore(sessions)
 
 
 def test_a_map_can_be_read_on_from_any_session_staged_or_not(tmp_path: Path) -> None:

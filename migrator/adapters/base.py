@@ -86,7 +86,7 @@ class Setting:
 
 def is_full(page: Page, size: int) -> bool:
     """Whether a page of so many bytes ends here."""
-    return len(page.rows) + len(page.rejects) + len(page.foreign) >= PAGE_ROWS or size >= PAGE_BYTES
+    return page.count + len(page.rejects) + len(page.foreign) >= PAGE_ROWS or size >= PAGE_BYTES
 
 
 def is_as_it_was(before: Row, now: Row) -> bool:

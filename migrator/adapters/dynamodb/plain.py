@@ -176,7 +176,7 @@ class PlainItems:
 def _encoder(layout: Layout, kind: str, signature: Signature) -> _Encoder | None:
     """None where names and types do not tell how an item is made."""
     recipe = layout.recipe(kind, signature.names)
-    if recipe is None or layout.kinds[kind].kind.expires in signature.names:
+    if recipe is None or signature.has_objects or layout.kinds[kind].kind.expires in signature.names:
         return None
     named = *layout.key, *(layout.index or ())[1:]
     for name, source in recipe.items():

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from migrator.adapters.base import (
+    PAGE_BYTES,
+    PAGE_ROWS,
     Reader,
     Setting,
     is_full,
@@ -55,12 +57,14 @@ from migrator.model import (
     Weight,
     counted,
 )
-from migrator.values import canonical
+from migrator.values import Value, canonical
 
 _PARTITION_BYTES = 4 << 20  # a smaller file is not worth a second worker
+_ALIKE_ROWS = 100  # that are read together: a page may end behind them
+_ALIKE_BYTES = PAGE_BYTES // 4
 _Any = TypeVar("_Any")
-_Item = tuple[Row | Foreign | Reject, Cursor, int]
-"""What was read, the cursor behind it, and its size in bytes."""
+_Item = tuple[Row | Alike | Foreign | Reject, Cursor, int]
+"""What was read, the cursor behind it, and its size in bytes. No more than _ALIKE_ROWS rows are alike."""
 
 
 _proofs: WeakValueDictionary[tuple[str, Stamp, int], Proof] = WeakValueDictionary()
@@ -86,6 +90,13 @@ class Stamp:
         except FileNotFoundError:
             return None
         return Stamp(stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def _goes_with(item: Row | Alike | Foreign | Reject, page: Page) -> bool:
+    """Whether an item may be on a page: what is alike has room on it, and rows are of one sort, for else they would not stay in their order."""
+    if isinstance(item, Alike):
+        return page.count + len(page.rejects) + len(item) <= PAGE_ROWS and page.count == sum(map(len, page.alike))
+    return not (page.alike and isinstance(item, Row))
 
 
 class JsonReader(Reader):
@@ -148,6 +159,11 @@ class JsonReader(Reader):
         self._check()
         page, size = Page([], None), 0
         for item, cursor, taken in self._sorted(items):
+            if page.cursor is not None and not _goes_with(item, page):
+                self._check()
+                yield page
+                self._check()
+                page, size = Page([], None), 0
             page.add(item)
             page.cursor, size = cursor, size + taken
             if is_full(page, size):
@@ -180,7 +196,6 @@ class FileReader(JsonReader):
         self.path = Path(address.name)
         self._held = Stamp(**snapshot.spec) if snapshot else None
         self._proof: Proof | None = None
-        self._reading: Reading | None = None
         self._known = (0, 1)  # an offset and its line: looking a line number up goes on from here
         self._kind_of = {each.collections[0]: name for name, each in self.layout.kinds.items() if each.collections}
 
@@ -208,9 +223,8 @@ class FileReader(JsonReader):
             yield from super().repeated(kinds)
             return
         stamp, proof = self._check(), Proof()
-        for found in self._sorted(self._found(proof)):
-            if isinstance(found, Found):
-                self._from_item(found)
+        for found in self._sorted(self._proving(proof)):
+            self._from_item(found)
         if self._check() is not None and stamp is not None:
             self._proof = _proofs[str(self.path), stamp, self.setting.record_bytes] = proof
 
@@ -263,43 +277,73 @@ class FileReader(JsonReader):
                         item = replace(item, place=f"{place}, line {self._line_at(began) + number}")
                     yield item, at, size
 
-    def _found(self, proof: Proof | None = None) -> Iterator[Found | Entries]:
-        if proof is None and self._held is not None:
-            proof = _proofs.get((str(self.path), self._held, self.setting.record_bytes))
+    def _proving(self, proof: Proof) -> Iterator[Found]:
         with opened(self.path) as file:
-            scanner = Scanner(file, self.setting.record_bytes)
-            yield from scanner.items() if self.layout.map is None else scanner.entries(proof)
+            yield from Scanner(file, self.setting.record_bytes).prove(proof)
 
     def _items(self, after: Cursor) -> Iterator[_Item]:
         """The records of a document. A cursor is the number of those before it."""
-        number, first = 0, after or 0
-        for found in self._found():
-            if isinstance(found, Entries):
-                if number + len(found.values) > first:
-                    yield from self._from_entries(found, number, first)
-                number += len(found.values)
-            else:
-                number += 1
+        first = after or 0
+        with opened(self.path) as file:
+            scanner = Scanner(file, self.setting.record_bytes)
+            if self.layout.map is not None:
+                yield from self._entries(self.layout.map, scanner, first)
+                return
+            for number, found in enumerate(scanner.items(), 1):
                 if number > first:
                     yield self._from_item(found), number, len(found.text or b"")
 
-    def _from_entries(self, found: Entries, number: int, first: int) -> Iterator[_Item]:
-        """Those of many entries, of which `number` are before them, that are behind the `first`."""
-        mapped = self.layout.map
-        assert mapped is not None
-        read, is_plain = self._reading_of(mapped).row, found.is_plain
-        share = found.size // len(found.values)
-        for cursor, (key, held) in enumerate(found.values.items(), number + 1):
-            if cursor > first:
-                row = read((key, held), (str, type(held)), key)
-                if is_plain and isinstance(row, Row):
-                    row.is_plain = True
-                yield row, cursor, share
+    def _entries(self, mapped: KindLayout, scanner: Scanner, first: int) -> Iterator[_Item]:
+        """The records of a map that are behind the `first`, in their order; objects that read plain, several together."""
+        reading = self.layout.reading(mapped.kind.name, mapped.map)
+        waiting: list[tuple[str, Value]] = []
+        number = size = 0  # of records so far, and the bytes of those that wait
+        for found in scanner.entries(self._known_proof()):
+            entries = [*found.values.items()] if isinstance(found, Entries) else []
+            count = len(entries) or 1
+            entries = entries[max(0, first - number) :]
+            behind, number = number, number + count
+            if number <= first:
+                continue
+            if isinstance(found, Entries) and found.is_plain and all(type(held) is dict for _, held in entries):
+                waiting += entries
+                size += found.size * len(entries) // count
+                if len(waiting) < _ALIKE_ROWS and size < _ALIKE_BYTES:
+                    continue
+                behind, entries = number, []
+            yield from self._together(reading, waiting, behind, size)
+            waiting, size = [], 0
+            if isinstance(found, Found):
+                yield self._from_item(found), number, len(found.text or b"")
+            else:
+                yield from self._apart(reading, entries, number, found.size // count)
+        yield from self._together(reading, waiting, number, size)
 
-    def _reading_of(self, mapped: KindLayout) -> Reading:
-        if self._reading is None:
-            self._reading = self.layout.reading(mapped.kind.name, mapped.map)
-        return self._reading
+    def _together(self, reading: Reading, entries: list[tuple[str, Value]], number: int, size: int) -> Iterator[_Item]:
+        """Objects that read plain, up to record `number`."""
+        first = number - len(entries)
+        for start in range(0, len(entries), _ALIKE_ROWS):
+            some = entries[start : start + _ALIKE_ROWS]
+            names, values = zip(*some)
+            end, share = first + start + len(some), size * len(some) // len(entries)
+            alike = reading.alike((names, values), (str, dict), names.__getitem__, read_plain=True)
+            if alike is not None:
+                yield alike, end, share
+                continue
+            for row, cursor, each in self._apart(reading, some, end, share // len(some)):
+                if isinstance(row, Row):
+                    row.is_plain = True
+                yield row, cursor, each
+
+    def _apart(self, reading: Reading, entries: list[tuple[str, Value]], number: int, share: int) -> Iterator[_Item]:
+        """Each by itself, up to record `number`; of so many bytes."""
+        for cursor, (name, held) in enumerate(entries, number - len(entries) + 1):
+            yield reading.row((name, held), (str, type(held)), name), cursor, share
+
+    def _known_proof(self) -> Proof | None:
+        if self._held is None:
+            return None
+        return _proofs.get((str(self.path), self._held, self.setting.record_bytes))
 
     def _from_item(self, found: Found) -> Row | Foreign | Reject:
         mapped = self.layout.map

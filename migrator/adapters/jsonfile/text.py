@@ -11,6 +11,7 @@ import re
 from array import array
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from enum import IntEnum
 from typing import BinaryIO, NamedTuple
 
 import orjson
@@ -19,6 +20,11 @@ from xxhash import xxh3_128_digest
 from migrator.errors import RecordError
 from migrator.model import Record, shortened
 from migrator.values import DEEPEST, Value, from_json, is_too_deep, to_json, untag, written
+
+try:
+    from migrator.adapters.jsonfile.skimming import Skimmer
+except ImportError:  # the extra `fast`
+    Skimmer = None  # type: ignore[assignment,misc]
 
 _CHUNK = 1 << 16  # bytes that are read in one go: what is made of them stays near the processor
 _DEEP = b" " * (2 * DEEPEST - 2)  # what orjson writes before something that is nested about as deep as may be
@@ -136,7 +142,7 @@ class Names:
         self._tails = [b""] * self._BUCKETS
 
     def take(self, names: Collection[str]) -> bool:
-        """Take names in, which are distinct; none of them, and False, if one was there."""
+        """Take names in; none of them, and False, if one was there, or is there twice."""
         tails = self._tails
         digests = [xxh3_128_digest(name.encode()) for name in names]
         for count, digest in enumerate(digests):
@@ -156,22 +162,49 @@ def _is_among(tail: bytes, known: bytes) -> bool:
 
 
 class Proof:
-    """Which stretches of a map held entries that could be read in one go and without a loss, when it was read through: not proven again while the file is the same.
+    """Which stretches of a map hold entries that can be read in one go, as was seen when it was read through: they are JSON, and no name is there twice.
 
-    Sixteen bytes a stretch of about 64 KB. `is_whole`: the map was read to its end, no name in it is there twice.
+    Sixteen bytes a stretch of about 64 KB.
     """
 
     def __init__(self) -> None:
         self._starts, self._ends = array("Q"), array("Q")
-        self.is_whole = False
 
-    def add(self, start: int, end: int, is_plain: bool) -> None:
+    def add(self, start: int, end: int, reads: Reads) -> None:
         self._starts.append(start)
-        self._ends.append(end << 1 | is_plain)
+        self._ends.append(end << 2 | reads)
 
-    def __iter__(self) -> Iterator[tuple[int, int, bool]]:
-        """Start and end of each stretch, and whether it reads plain."""
-        return ((start, end >> 1, bool(end & 1)) for start, end in zip(self._starts, self._ends))
+    def __iter__(self) -> Iterator[tuple[int, int, Reads]]:
+        """Start and end of each stretch, and how it reads."""
+        return ((start, end >> 2, Reads(end & 3)) for start, end in zip(self._starts, self._ends))
+
+
+class Reads(IntEnum):
+    """What is known of a stretch: whether it reads without a loss was not looked at; it does; it does and is plain (`values.written`)."""
+
+    PERHAPS, EXACTLY, PLAIN = range(3)
+
+
+def _entries(text: bytes, reads: Reads = Reads.PERHAPS) -> Entries | None:
+    """The entries of a stretch; None if they are none that read without a loss.
+
+    That orjson writes what it read as it is in the file proves that nothing was lost, rounded or there twice.
+    """
+    try:
+        values = orjson.loads(b"{%b}" % text)
+        if reads is not Reads.PERHAPS:
+            return Entries(values, len(text), reads is Reads.PLAIN)
+        said, is_plain = written(values, indent=True)
+        return Entries(values, len(text), is_plain) if said == b"{\n  %b\n}" % text else None
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _alone(found: Found) -> Found | Entries:
+    """A value at the top, as an entry of its own if it is an object that was indented as Python's `json` does it."""
+    if found.text is None or not found.text.startswith(b"{\n    ") or _DEEP in found.text:
+        return found
+    return _entries(b"%b: %b" % (orjson.dumps(found.key), found.text)) or found
 
 
 class Scanner:
@@ -213,31 +246,57 @@ class Scanner:
             is_last = self._take(b",}") == b"}"
         self._end()
 
+    def prove(self, proof: Proof) -> Iterator[Found]:
+        """Read a map through, fill its proof, and give the values at the top that are not in it: each must be looked at by itself."""
+        names, skimmer = Names(), Skimmer() if Skimmer is not None else None
+        is_last = self._begin()
+        while not is_last:
+            if not self._is_sound(names, proof, skimmer):
+                yield self._named(names)
+            is_last = self._take(b",}") == b"}"
+        self._end()
+
     def entries(self, proof: Proof | None = None) -> Iterator[Found | Entries]:
         """Each value at the top; many at once where they are indented as Python's `json` does it, which tells the end of one cheaply.
 
-        `proof`: of the same text, if it is whole; else it is made.
+        `proof`: of the same text.
         """
-        proof = proof or Proof()
-        names, proven = (None, iter(proof)) if proof.is_whole else (Names(), iter(()))
-        stretch = next(proven, None)
+        if proof is None:
+            yield from self._unproven()
+            return
+        stretches = iter(proof)
+        stretch = next(stretches, None)
         is_last = self._begin()
         while not is_last:
             self._peek()
-            many = self._many(names, proof) if names is not None else None
+            many = None
             if stretch is not None and stretch[0] == self.offset:
-                many, stretch = self._again(*stretch), next(proven, None)
-            if many is not None:
-                yield many
-            else:
-                key = self._key()
-                if names is not None and not names.take([key]):
-                    raise self._twice(key)
-                self._take(b":")
-                yield self._value(key, None)
+                many, stretch = self._again(*stretch), next(stretches, None)
+            yield many or _alone(self._named(None))
             is_last = self._take(b",}") == b"}"
         self._end()
-        proof.is_whole = True
+
+    def _unproven(self) -> Iterator[Found | Entries]:
+        names = Names()
+        is_last = self._begin()
+        while not is_last:
+            text = self._stretch()
+            many = _entries(text) if text else None
+            if many is not None and names.take(many.values):
+                self._at += len(text)
+                yield many
+            else:
+                yield _alone(self._named(names))
+            is_last = self._take(b",}") == b"}"
+        self._end()
+
+    def _named(self, names: Names | None) -> Found:
+        """The next value at the top. Raises Broken if its name is one of those that there have been."""
+        key = self._key()
+        if names is not None and not names.take([key]):
+            raise self._twice(key)
+        self._take(b":")
+        return self._value(key, None)
 
     def _begin(self) -> bool:
         """Go into the document; whether that is all."""
@@ -253,45 +312,48 @@ class Scanner:
     def _twice(self, key: str) -> Broken:
         return Broken(self.offset, f'the key "{shortened(key)}" is there twice')
 
-    def _again(self, start: int, end: int, is_plain: bool) -> Entries | None:
-        """The entries of a stretch that has been proven. None if it is not what it was: then the file has changed, and whoever reads it will see that."""
+    def _again(self, start: int, end: int, reads: Reads) -> Entries | None:
+        """The entries of a stretch of the proof; None where each must be looked at by itself."""
         while self._base + len(self._buffer) < end and self._more():
             pass
         stop = end - self._base
-        try:
-            values = orjson.loads(b"{%b}" % self._buffer[self._at : stop])
-        except ValueError:
-            return None
-        self._at = stop
-        return Entries(values, end - start, is_plain)
+        text = self._buffer[self._at : stop]
+        found = _entries(text, reads)
+        if found is not None:
+            self._at = stop
+        return found
 
-    def _many(self, names: Names, proof: Proof) -> Entries | None:
-        """The entries up to the last end of one in the buffer; None where nothing vouches for them, or one is there twice.
+    def _is_sound(self, names: Names, proof: Proof, skimmer: Skimmer | None) -> bool:
+        """Go on to the end of a stretch that is JSON, and whose names have not been there yet; False if there is none."""
+        text = self._stretch()
+        if not text:
+            return False
+        found: Collection[str] | None = None
+        reads = Reads.PERHAPS
+        if skimmer is not None:
+            found = skimmer.names(text)
+        elif (many := _entries(text)) is not None:
+            found, reads = many.values, Reads.PLAIN if many.is_plain else Reads.EXACTLY
+        if found is None or not names.take(found):
+            return False
+        start = self.offset
+        self._at += len(text)
+        proof.add(start, self.offset, reads)
+        return True
 
-        Where one ends is guessed and then proven: no other beginning of the rest of an object is a whole object once it has its braces. That orjson
-        writes what it read as it is in the file proves that nothing was lost, rounded or there twice.
+    def _stretch(self) -> bytes:
+        """The entries up to the last end of one in the buffer, as far as can be guessed; empty where that was tried.
+
+        The guess is right if they are an object once they have braces: no other beginning of the rest of an object is one.
         """
         if self._peek() != b'"' or self.offset < self._tried:
-            return None
+            return b""
         if len(self._buffer) - self._at < _CHUNK // 2:
             self._more()
         end = self._buffer.rfind(b'},\n  "', self._at) + 1
         self._tried = self._base + (end or len(self._buffer))
         text = self._buffer[self._at : end]
-        if not text or len(text) > self._limit or _DEEP in text:
-            return None
-        try:
-            values = orjson.loads(b"{%b}" % text)
-            said, is_plain = written(values, indent=True)
-            if said != b"{\n  %b\n}" % text:
-                return None
-        except (ValueError, TypeError, RecursionError):
-            return None
-        if not names.take(values):
-            return None
-        start, self._at = self.offset, end
-        proof.add(start, self.offset, is_plain)
-        return Entries(values, len(text), is_plain)
+        return text if len(text) <= self._limit and _DEEP not in text else b""
 
     def _values(self, key: str) -> Iterator[Found]:
         if self._peek() != b"[":

@@ -263,15 +263,23 @@ class SqlReader(SqlSource, Reader):
         if names not in self._ways:
             self.fit(rows[0])
         way = self._ways.get(names)
-        if way is None or way.coded:
+        if way is None:
             return False
+        coded = {number for number, _ in way.coded}
         sorts = way.pick((*map(signature.type_of, signature.names), type(None)))
-        return all(map(self.dialect.takes_plain, table.columns, sorts))
+        return all(
+            (number in way.said and sort is dict) if number in coded else self.dialect.takes_plain(column, sort)
+            for number, (column, sort) in enumerate(zip(table.columns, sorts))
+        )
 
     def fit_alike(self, rows: Alike) -> bool:
         way, table, nulls = self._ways[rows.kind, *rows.signature.names], self._targets[rows.kind], [None] * len(rows)
         assert way is not None
-        rows.encoded = Fitted(table.names, [*zip(*way.pick((*rows.columns, nulls)))])
+        columns = [*way.pick((*rows.columns, nulls))]
+        for number, spot in way.coded:
+            assert rows.texts is not None
+            columns[number] = rows.texts[rows.signature.text(spot.field.name)]
+        rows.encoded = Fitted(table.names, [*zip(*columns)])
         return True
 
     def weigh(self, row: Row) -> Weight:
