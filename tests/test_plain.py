@@ -361,6 +361,14 @@ def by_place(rows):
     return sorted(rows, key=lambda row: (row.place, row.kind, to_json(row.record)))
 
 
+def unread(several):
+    """A page as its answer has it; half of a surrogate comes in none."""
+    try:
+        return Unread(b"[%b]" % b",".join(map(item_json, several)), len(several))
+    except TypeError:
+        return several
+
+
 @given(
     st.sampled_from(LAYOUTS).flatmap(lambda layout: st.tuples(st.just(layout), st.lists(items(layout), max_size=6))),
     st.booleans(),
@@ -369,9 +377,9 @@ def test_of_a_page_of_items_those_that_are_alike_are_the_rows_of_each(given, is_
     """The same page again is read by what was learnt of it."""
     layout, several = given
     items = PlainItems(layout)
-    text = b"[%b]" % b",".join(map(item_json, several))
+    page = unread(several) if is_text else several
     for _ in range(3):
-        found, left = items.rows(Unread(text, len(several)) if is_text else several)
+        found, left = items.rows(page)
         assert sum(map(len, found)) + len(left) == len(several)
         rows = [row for each in found for row in each]
         others = [item for item in several if item not in left]
