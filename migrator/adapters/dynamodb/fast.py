@@ -27,7 +27,7 @@ from migrator.adapters.dynamodb.requests import Table
 from migrator.adapters.dynamodb.values import Item
 from migrator.adapters.dynamodb.wire import Puts, body_of
 
-CONNECTIONS = 32  # requests under way at once, to hide latency
+CONNECTIONS = 64  # requests under way at once: all of a page, so that nobody waits for answers while the next is made
 FIRST = 4  # so many at first, and after trouble; each that is answered makes room for one more
 BYTES = 8 << 20  # of bodies under way, or one
 PORTION = 4  # batches that are made before the loop runs
