@@ -63,10 +63,13 @@ class Digest:
         sums = [0] * BUCKETS
         for identity, hashed in zip(map(digest_bytes, keys), map(digest16, said), strict=True):
             sums[identity[-1]] += hashed  # the rest of a number by 256 is its last byte
-        self.add(Digest(len(said), {bucket: value for bucket, value in enumerate(sums) if value}))
+        self.add(Digest(len(said), {bucket: value & _MASK for bucket, value in enumerate(sums) if value}))
 
     def add(self, other: Digest) -> None:
         self.count += other.count
+        if not self.sums:
+            self.sums = dict(other.sums)
+            return
         for bucket, value in other.sums.items():
             self.sums[bucket] = (self.sums.get(bucket, 0) + value) & _MASK
 

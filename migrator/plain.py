@@ -264,10 +264,11 @@ _TEXTS: Final[dict[type, Callable[[Any], list[bytes] | None]]] = {
 
 
 def _by_value(texts: list[bytes]) -> list[bytes]:
-    """Of floats: 2.0 as 2."""
-    if not any(text.endswith(b".0") for text in texts):
+    """Of floats: 2.0 as 2, and -0.0 as 0."""
+    column = b"\n".join(texts) + b"\n"
+    if b".0\n" not in column:
         return texts
-    return [(text[:-2] if text != b"-0.0" else b"0") if text.endswith(b".0") else text for text in texts]
+    return column.replace(b"-0.0\n", b"0\n").replace(b".0\n", b"\n")[:-1].split(b"\n")
 
 
 def of_numbers(texts: list[bytes]) -> type | None:

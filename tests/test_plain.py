@@ -212,6 +212,13 @@ def test_objects_that_read_plain_are_written_in_their_order_and_compared_in_that
         assert (identity_pattern("fact", signature, [name]) is None) == (kind is not str)
 
 
+@given(st.lists(st.sampled_from((0.0, -0.0, 1.0, -1.0, 10.0, -10.0, 100.5, -0.05, 0.25, 1e14, -20.0)), min_size=1))
+def test_floats_that_are_whole_count_as_whole_numbers_wherever_they_stand(column):
+    signature = Signature.of({"x": column[0]})
+    texts = signature.all_texts([column])
+    assert signature.canonical(texts, [column], len(column)) == [canonical({"x": value}) for value in column]
+
+
 @given(alike(), st.lists(st.integers(0, 4), max_size=6))
 def test_a_pattern_is_filled_for_many_as_for_each(records, numbers):
     signature = Signature.of(records[0])
