@@ -235,26 +235,20 @@ class Scanner:
 
     def items(self, whole: bool = False) -> Iterator[Found]:
         """Each value in an array at the top, and each value at the top that is no array. `whole`: each value at the top, arrays too."""
-        is_last = self._begin()
-        while not is_last:
+        for _ in self._each():
             key = self._key()
             if key in self.keys:
                 raise self._twice(key)
             self.keys[key] = None
             self._take(b":")
             yield from (self._value(key, None),) if whole else self._values(key)
-            is_last = self._take(b",}") == b"}"
-        self._end()
 
     def prove(self, proof: Proof) -> Iterator[Found]:
         """Read a map through, fill its proof, and give the values at the top that are not in it: each must be looked at by itself."""
         names, skimmer = Names(), Skimmer() if Skimmer is not None else None
-        is_last = self._begin()
-        while not is_last:
+        for _ in self._each():
             if not self._is_sound(names, proof, skimmer):
                 yield self._named(names)
-            is_last = self._take(b",}") == b"}"
-        self._end()
 
     def entries(self, proof: Proof | None = None) -> Iterator[Found | Entries]:
         """Each value at the top; many at once where they are indented as Python's `json` does it, which tells the end of one cheaply.
@@ -266,20 +260,15 @@ class Scanner:
             return
         stretches = iter(proof)
         stretch = next(stretches, None)
-        is_last = self._begin()
-        while not is_last:
-            self._peek()
+        for _ in self._each():
             many = None
             if stretch is not None and stretch[0] == self.offset:
                 many, stretch = self._again(*stretch), next(stretches, None)
             yield many or _alone(self._named(None))
-            is_last = self._take(b",}") == b"}"
-        self._end()
 
     def _unproven(self) -> Iterator[Found | Entries]:
         names = Names()
-        is_last = self._begin()
-        while not is_last:
+        for _ in self._each():
             text = self._stretch()
             many = _entries(text) if text else None
             if many is not None and names.take(many.values):
@@ -287,8 +276,6 @@ class Scanner:
                 yield many
             else:
                 yield _alone(self._named(names))
-            is_last = self._take(b",}") == b"}"
-        self._end()
 
     def _named(self, names: Names | None) -> Found:
         """The next value at the top. Raises Broken if its name is one of those that there have been."""
@@ -298,14 +285,16 @@ class Scanner:
         self._take(b":")
         return self._value(key, None)
 
-    def _begin(self) -> bool:
-        """Go into the document; whether that is all."""
+    def _each(self) -> Iterator[None]:
+        """Stop before each name at the top; whoever goes on has taken it and its value, or several."""
         if self._peek() not in (b"{", b""):
             raise Broken(self.offset, 'a document is one object, such as {"facts": […]}')
         self._take(b"{")
-        return self._peek() == b"}" and bool(self._take(b"}"))
-
-    def _end(self) -> None:
+        is_last = self._peek() == b"}" and bool(self._take(b"}"))
+        while not is_last:
+            self._peek()
+            yield
+            is_last = self._take(b",}") == b"}"
         if self._peek():
             raise Broken(self.offset, "more follows behind the end of the document (JSON Lines are named .jsonl)")
 
