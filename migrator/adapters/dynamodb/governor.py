@@ -56,6 +56,8 @@ class Governor:
     @property
     def ceiling(self) -> float:
         """The most units a second here: of the limit those parts that were given to this process, all of it if none were."""
+        if self.limit == math.inf:
+            return math.inf
         parts = list(self._parts.values())
         return self.limit * sum(parts) if parts else self.limit
 

@@ -256,7 +256,8 @@ class _Encoder:
             return None
         rest = self._rest
         assert rest is not None
-        sizes = [len(json) + rest for json in jsons]
+        lengths = [*map(len, jsons)]
+        sizes = [length + rest for length in lengths]
         for place in self._numbers:
             sizes = [size + _beyond_its_text(text) for size, text in zip(sizes, texts[place])]
         for place in self._booleans:
@@ -264,8 +265,9 @@ class _Encoder:
         if b"\\" in b"".join(jsons):
             for place, name in self._strings:
                 sizes = [size + len(v.encode()) - len(t) for size, v, t in zip(sizes, columns[name], texts[place])]
-        for turn in [turn for turn, json in enumerate(jsons) if len(json) > RANGE_BYTES]:
-            if not self._has_short_keys(rows[turn].record):
+        if max(lengths) > RANGE_BYTES:
+            long = [turn for turn, length in enumerate(lengths) if length > RANGE_BYTES]
+            if not all(self._has_short_keys(rows[turn].record) for turn in long):
                 return None
         if max(sizes) > ITEM_BYTES:
             return None
