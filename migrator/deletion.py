@@ -21,7 +21,7 @@ from migrator.model import Origin, Reject, Row, counted
 from migrator.pair import Expected, Pair
 from migrator.plan import Plan
 from migrator.run import Run, text_of
-from migrator.values import from_json, to_json
+from migrator.values import AROUND, from_json, to_json
 
 _BATCH = 100
 
@@ -141,7 +141,7 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def _row(line: bytes) -> Row:
-    plain = from_json(line)
+    plain = from_json(line, around=AROUND)
     origin = Origin.from_plain(plain["origin"]) if "origin" in plain else None
     return Row(plain["kind"], plain["record"], origin, plain["place"])
 

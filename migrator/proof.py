@@ -15,7 +15,7 @@ from pathlib import Path
 from migrator.layout import Layout
 from migrator.model import Origin, Partition, Row, Tally
 from migrator.pair import BUCKETS, Digest, Expected, Pair
-from migrator.values import Value, from_json, to_json
+from migrator.values import AROUND, Value, from_json, to_json
 
 WANTED_PARTITIONS = 16
 
@@ -261,7 +261,7 @@ def _packed(row: Row) -> bytes:
 
 
 def _unpacked(kind: str, data: bytes) -> Row:
-    plain = from_json(data)
+    plain = from_json(data, around=AROUND)
     origin = Origin.from_plain(plain["origin"]) if "origin" in plain else None
     return Row(kind, plain["record"], origin, plain["place"])
 

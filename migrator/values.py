@@ -41,6 +41,9 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?
 DEEPEST = 200
 """Levels of nesting that a value may have: orjson writes 254, and a record lies a few levels deep in what is written."""
 
+AROUND = 8
+"""Levels that may stand around a value in what is written here: a line, a record, an origin, a tag."""
+
 
 def number(text: str) -> int | float | Decimal:
     """The number a decimal text stands for: an int, else the float of exactly this shortest text, else a Decimal.
@@ -221,26 +224,27 @@ def _dumped(prepare: Callable[[Value], Value], value: Value, option: int) -> byt
         raise ValueError("holds text that is not Unicode (a lone surrogate)") from exc
 
 
-def from_json(data: bytes, *, plain: bool = False) -> Value:
-    """The value that `to_json` wrote, or that any JSON text stands for, without rounding. ValueError if it is not JSON."""
+def from_json(data: bytes, *, plain: bool = False, around: int = 0) -> Value:
+    """The value that `to_json` wrote, or that any JSON text stands for, without rounding. ValueError if it is not JSON, or too deep for `around`."""
     try:
         if _is_perhaps_rounded(data):
             parsed = json.loads(data.decode(), parse_float=_fraction, parse_int=number, parse_constant=_no_constant)
         else:
             parsed = orjson.loads(data)
-        if is_too_deep(data, parsed):
+        if is_too_deep(data, parsed, around):
             raise ValueError("is nested too deeply")
         return parsed if plain or b'"$' not in data else _untagged(parsed)
     except RecursionError as exc:
         raise ValueError("is nested too deeply") from exc
 
 
-def is_too_deep(text: bytes, parsed: Value) -> bool:
-    """Whether a value is nested deeper than DEEPEST levels. Few texts have so many brackets that it must be looked at."""
-    if text.count(b"[") + text.count(b"{") <= DEEPEST:
+def is_too_deep(text: bytes, parsed: Value, around: int = 0) -> bool:
+    """Whether a value, with so many levels around it, is nested deeper than it may be. Few texts have so many brackets that it must be looked at."""
+    deepest = DEEPEST + around
+    if text.count(b"[") + text.count(b"{") <= deepest:
         return False
     level: list[Value] = [parsed]
-    for _ in range(DEEPEST):
+    for _ in range(deepest):
         level = [inner for each in level for inner in _inside(each) if isinstance(inner, dict | list)]
         if not level:
             return False

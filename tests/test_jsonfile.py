@@ -293,6 +293,12 @@ def test_a_page_ends_by_rows_and_by_bytes(tmp_path: Path) -> None:
         (b'{"kind": "fact", "record": {"value": "\\ud800", "n": 12345678901234567890}}', "surrogate"),
         (b'{"kind": "fact", "record": {"n": 1e99999999999999999999}}', "cannot be kept"),
         (b'{"kind": "fact", "record": {"n": ' + b"[" * 5000 + b"]" * 5000 + b"}}", "nested too deep"),
+        (b'{"kind": "fact", "record": {"n": ' + b"[" * 201 + b"]" * 201 + b"}}", "nested too deep"),
+        (
+            b'{"kind": "fact", "record": {}, "origin": {"set": {"n": ' + b"[" * 201 + b"]" * 201 + b"}}}",
+            "nested too deep",
+        ),
+        (b'{"kind": "fact", "x": ' + b"[" * 203 + b"]" * 203 + b"}", "nested too deep"),
         (b'{"kind": "fact", "record": {"n": {"$bytes": "?"}}}', "damaged"),
         (b'{"record": {}}', '"kind"'),
         (b'{"kind": "fact"}', '"record"'),
@@ -862,3 +868,13 @@ def test_one_value_of_fifty_megabytes_is_passed_without_being_held(tmp_path: Pat
         finally:
             tracemalloc.stop()
         assert len(page.rows) == 1 and "52,428," in page.rejects[0].reason and peak < 16 << 20
+
+
+@pytest.mark.parametrize("junk", [1, 4, 5, 18, 40])
+def test_what_stands_behind_the_end_of_a_compressed_file_is_not_taken_for_a_missing_end_alone(
+    junk: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"kind": "fact", "record": {}}\n') + b"j" * junk)
+    with pytest.raises(StoreError, match=r"something stands behind its end|is damaged"):
+        pages_of(source_of(path))

@@ -32,6 +32,7 @@ from migrator.adapters.jsonfile.adapter import ADAPTER
 from migrator.errors import ConfigError, StoreError
 from migrator.mapping_file import load_mapping, recognise
 from migrator.model import Address, Existing, Page, Row, Shape
+from migrator.values import DEEPEST
 from stores import DATA
 from tables import client_of
 from test_cli import run
@@ -614,6 +615,39 @@ def test_sessions_that_are_read_as_columns_are_those_that_are_read_by_themselves
             each.place for page in behind for each in page.rejects
         ]
         assert sorted(places) == sorted([*sessions][after:])
+
+
+def nested(levels: int, inmost: Any, mixed: bool = False) -> Any:
+    value = inmost
+    for level in range(levels):
+        value = {"a": value} if mixed and level % 2 else [value]
+    return value
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("way", ["chat.db", "chat.jsonl", "chat.jsonl.gz", "back.json"])
+def test_what_is_as_deep_as_may_be_goes_anywhere_and_is_named_where_it_differs(
+    way: str, mixed: bool, move: Move, tmp_path: Path
+) -> None:
+    """What stands around a value in a line, a proof or a note makes it no deeper."""
+    deep = {f"d{levels}": nested(levels, 1, mixed) for levels in range(DEEPEST - 3, DEEPEST + 1)}
+    (tmp_path / "chat.json").write_bytes(as_luminoracore(deep | {"too deep": nested(DEEPEST + 1, 1), "flat": {}}))
+    report = move(tmp_path / "chat.json", tmp_path / way, on_reject="continue", mapping="luminoracore-v1.0")
+    assert (report.exit_code, report.rejected) == (3, 1)
+    (reject,) = map(json.loads, Path(report.rejects_file).read_text().splitlines())
+    assert reject["place"] == "too deep" and "nested too deep" in reject["reason"]
+    (tmp_path / "fine.json").write_bytes(as_luminoracore(deep | {"flat": {}}))
+    (tmp_path / "other.json").write_bytes(
+        as_luminoracore(deep | {"flat": {}, f"d{DEEPEST}": nested(DEEPEST, 2, mixed)})
+    )
+    for proof in ("digest", "rows"):
+        for name, code in (("fine", 0), ("other", 4)):
+            options = Options(state=str(tmp_path / "states"), mapping="luminoracore-v1.0", proof=proof)
+            found = migrator.verify(str(tmp_path / f"{name}.json"), str(tmp_path / way), options)
+            assert found.exit_code == code, (proof, name)
+            assert [kind.proof.mismatched for kind in found.kinds.values()] == [code // 4]
+    again = move(tmp_path / way, tmp_path / "again.json", mapping="luminoracore-v1.0")
+    assert again.exit_code == 0 and json.loads((tmp_path / "again.json").read_bytes()) == deep | {"flat": {}}
 
 
 def test_sessions_keep_their_order_and_every_name_in_them_in_a_database(move: Move, tmp_path: Path) -> None:

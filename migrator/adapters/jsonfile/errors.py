@@ -27,7 +27,9 @@ def sorted_errors(path: Path, kind: type[MigratorError] = StoreError) -> Iterato
             f"{path}: not JSON: {exc.reason} (byte {exc.offset}, line {line}); mend the file or take an older copy"
         ) from exc
     except EOFError as exc:
-        raise kind(f"{path}: truncated: the compressed data ends too early; take a whole copy of it") from exc
+        raise kind(
+            f"{path}: truncated, or something stands behind its end: the compressed data ends too early; take a whole copy of it"
+        ) from exc
     except DAMAGED as exc:
         raise kind(f"{path}: its compressed data is damaged ({exc}); take another copy of it") from exc
     except OSError as exc:

@@ -14,7 +14,7 @@ from migrator.adapters.jsonfile.text import Broken, Scanner, parsed
 from migrator.adapters.packing import GZIP, PLAIN, ZSTD, compression_of, next_line, opened
 from migrator.errors import ConfigError, RecordError
 from migrator.model import UNKNOWN_KIND, Record
-from migrator.values import Value
+from migrator.values import AROUND, Value
 
 _LOOK_LINES, _LOOK_KEYS, _LOOK_BYTES = 1_000, 64, 8 << 20  # how much `describe` looks at
 
@@ -55,7 +55,7 @@ def kinds_of(path: Path) -> list[str]:
             if line is None or line.isspace():
                 continue
             try:
-                held = parsed(line)
+                held = parsed(line, around=AROUND)
             except (Broken, RecordError) as exc:
                 offset, reason = (exc.offset, f"not JSON: {exc.reason}") if isinstance(exc, Broken) else (0, str(exc))
                 problem = problem or f"{reason} (byte {start + offset}, line {number})"
@@ -80,7 +80,7 @@ def arrays_of(path: Path) -> tuple[list[str], list[Record]]:
             value: Value = None
             if found.text is not None:
                 try:
-                    value = parsed(found.text)
+                    value = parsed(found.text, around=AROUND)
                 except Broken as exc:
                     raise Broken(found.offset + exc.offset, exc.reason) from exc
                 except RecordError:

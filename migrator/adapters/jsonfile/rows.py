@@ -6,6 +6,7 @@ Knows what a line of JSON Lines is, and what an entry of a map. Leaves files to 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
 from migrator.adapters.jsonfile.text import parsed
@@ -14,7 +15,7 @@ from migrator.kind_layout import KindLayout
 from migrator.layout import Layout
 from migrator.model import FOREIGN, UNKNOWN_KIND, Alike, Foreign, Origin, Record, Reject, Row, some_names
 from migrator.plain import Pattern, Signature
-from migrator.values import Value, to_json, to_plain_json
+from migrator.values import AROUND, Value, is_too_deep, to_json, to_plain_json
 
 ALL = ("line",)  # of what was too large to be kept
 WANTED = 'a line is {"kind": …, "record": {…}}'
@@ -81,7 +82,9 @@ def from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Reject
     try:
         held = parsed(line)
     except RecordError as exc:
-        return Reject(UNKNOWN_KIND, place, str(exc), as_text(line))
+        held = _deep(line)
+        if held is None:
+            return Reject(UNKNOWN_KIND, place, str(exc), as_text(line))
     if not is_line(held):
         return Reject(UNKNOWN_KIND, place, WANTED, held if isinstance(held, dict) else {"value": held})
     record, origin = held["record"], held.get("origin")
@@ -96,6 +99,15 @@ def from_line(layout: Layout, line: bytes, place: str) -> Row | Foreign | Reject
         except ValueError as exc:
             return Reject(kind, place, str(exc), record)
     return layout.read(record, place, held["kind"], origin)
+
+
+def _deep(line: bytes) -> Value:
+    """A line that is nested too deep, though nothing in its record is; else None."""
+    with suppress(RecordError):
+        held = parsed(line, around=AROUND)
+        if is_line(held) and not is_too_deep(line, held["record"], 1) and not is_too_deep(line, held.get("origin"), 2):
+            return held
+    return None
 
 
 def to_entry(mapped: KindLayout, held: Record) -> bytes:
@@ -115,7 +127,7 @@ def to_entry(mapped: KindLayout, held: Record) -> bytes:
 
 def from_entry(mapped: KindLayout, text: bytes) -> Record:
     """And back."""
-    return dict(zip(mapped.map, *parsed(b"{%b}" % text, plain=True).items(), strict=True))
+    return dict(zip(mapped.map, *parsed(b"{%b}" % text, plain=True, around=1).items(), strict=True))
 
 
 def entries_in(file: BinaryIO) -> Iterator[bytes]:

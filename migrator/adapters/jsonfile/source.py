@@ -57,7 +57,7 @@ from migrator.model import (
     Weight,
     counted,
 )
-from migrator.values import Value, canonical
+from migrator.values import AROUND, Value, canonical
 
 _PARTITION_BYTES = 4 << 20  # a smaller file is not worth a second worker
 _ALIKE_ROWS = 100  # that are read together: a page may end behind them
@@ -353,7 +353,7 @@ class FileReader(JsonReader):
         if found.text is None:
             return Reject(kind, place, too_large(found.size, self.setting.record_bytes), named, omitted=ALL)
         try:
-            held = parsed(found.text, plain=mapped is not None)
+            held = parsed(found.text, plain=mapped is not None, around=int(mapped is None and found.text[:1] == b"{"))
         except Broken as exc:
             raise Broken(found.offset + exc.offset, exc.reason) from exc
         except RecordError as exc:
@@ -423,5 +423,5 @@ class StagedReader(JsonReader):
             return from_line(self.layout, line, place)
         text = line.strip().removesuffix(b",")
         return self.layout.read(
-            from_entry(self.layout.map, text) if self.layout.map else parsed(text), place, part.kind
+            from_entry(self.layout.map, text) if self.layout.map else parsed(text, around=AROUND), place, part.kind
         )

@@ -41,18 +41,18 @@ class Broken(Exception):
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def parsed(text: bytes, *, plain: bool = False) -> Value:
+def parsed(text: bytes, *, plain: bool = False, around: int = 0) -> Value:
     """The exact value of a JSON text. What orjson would write the same way was read without a loss; the rest is looked at closely.
 
-    `plain` text is not ours: what looks like a tag is none.
+    `plain` text is not ours: what looks like a tag is none. `around`: levels that stand around values of records in it (`values.DEEPEST`).
     Raises Broken if it is none, RecordError if it says what no store could hold, or what two readers would read differently.
     """
     with suppress(ValueError, TypeError, RecursionError):
         read = orjson.loads(text)
-        if orjson.dumps(read) == text.rstrip() and not is_too_deep(text, read):
+        if orjson.dumps(read) == text.rstrip() and not is_too_deep(text, read, around):
             return read if plain or b'"$' not in text else untag(read)
     try:
-        value = from_json(text, plain=plain)
+        value = from_json(text, plain=plain, around=around)
         if b"\\u" in text and _SURROGATE.search(text):
             to_json(value)  # ValueError for a surrogate without its other half
     except (ValueError, ArithmeticError, RecursionError) as exc:
