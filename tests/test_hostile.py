@@ -305,6 +305,16 @@ def test_most_entries_of_a_map_as_python_indents_it_are_read_many_at_once() -> N
     assert sum(len(each.values) for each in found if isinstance(each, Entries)) > 2_900
 
 
+@pytest.mark.parametrize("length", [50_000, 200_000, 400_000])
+def test_long_sessions_are_read_at_once_too(length: int) -> None:
+    document = {f"s{number}": {"text": "é" * (length // 2), "number": number} for number in range(9)}
+    text = json.dumps(document, indent=2, ensure_ascii=False).encode()
+    proof = Proof()
+    assert len([*Scanner(io.BytesIO(text), 1 << 25).prove(proof)]) == 1  # the last
+    assert len([*proof]) >= 2
+    assert [each for each in Scanner(io.BytesIO(text), 1 << 25).entries(proof) if isinstance(each, Found)] == []
+
+
 def fact(key: str, value: str = "v", **more: Any) -> dict[str, Any]:
     return {"user_id": "ana", "category": "c", "key": key, "value": value, "confidence": 0.5} | more
 
