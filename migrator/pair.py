@@ -141,7 +141,7 @@ def _is_everything(kinds: Iterable[str], source: Source) -> bool:
 
 
 class Pair:
-    """Both stores of a run, opened. `kinds` are those asked for, and `foreign` where such items travel."""
+    """Both stores of a run, opened. `kinds` are those asked for, and `foreign` where such items travel. `encodes`: what is expected will be written."""
 
     def __init__(
         self,
@@ -150,8 +150,10 @@ class Pair:
         kinds: dict[str, Kind],
         duplicates: Duplicates,
         choice: Choice = EVERYTHING,
+        encodes: bool = True,
     ) -> None:
         self.source = source
+        self._fits = reader.fit_alike if encodes else reader.would_fit_alike
         self.choice = choice
         self.reader = reader
         self.is_everything = _is_everything(kinds, source) and not choice.is_partial
@@ -212,7 +214,7 @@ class Pair:
         else:
             rows.texts = rows.texts or rows.signature.all_texts(rows.columns)  # what is written is made of them, too
             said = self._said(rows) if rows.texts is not None else None
-            if said is None or not self.reader.fit_alike(rows):
+            if said is None or not self._fits(rows):
                 return False
             self._note_alike(out.digests, rows, said)
             out.alike.append(rows)

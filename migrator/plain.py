@@ -192,6 +192,10 @@ class Pattern:
             return [form % ()] * count
         return [form % texts for texts in zip(*[columns[number] for number in self._numbers])]
 
+    def longest(self, columns: Sequence[list[bytes]]) -> int:
+        """A length that none of them goes beyond."""
+        return self.fixed + sum([max(map(len, columns[number])) for number in self._numbers])
+
 
 def identity_pattern(kind: str, signature: Signature, identity: Iterable[str]) -> Pattern | None:
     """What `model.identity_key` makes of such a record; None where a number or an object is in it, which count by value."""

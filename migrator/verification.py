@@ -147,7 +147,7 @@ def compare(
 ) -> None:
     """Read both sides and compare them; nothing is written but the state folder."""
     duplicates = Duplicates(state.duplicates)
-    pair = Pair(source, reader, plan.kind_map, duplicates, choice)
+    pair = Pair(source, reader, plan.kind_map, duplicates, choice, encodes=False)
     report.fidelity = proofs.fidelity(plan.source.layout, plan.sink.layout, pair.loses)
     try:
         with show.progress("reading the source", source.size_hint()) as tick:

@@ -1,5 +1,6 @@
 """Plain records give the same texts in few steps as the general way gives them: bytes, keys, sizes, units, and what it refuses."""
 
+import math
 import pickle
 from dataclasses import replace
 
@@ -313,6 +314,7 @@ def test_the_items_of_many_rows_are_those_of_each(several, layout):
     if made is not None:
         assert [*made] == alone
         assert [*made[::2]] == alone[::2]
+    assert made is not None or not items.are_small(kept)
 
 
 @st.composite
@@ -456,8 +458,29 @@ def test_the_lines_of_many_rows_are_those_of_each(several, is_document):
         return
     layout = _as_form(load_mapping("luminoracore-v1.1").layouts["json"], "json" if is_document else "jsonl")
     lines = PlainLines(layout, is_document).of_all(kept)
+    longest = PlainLines(layout, is_document).longest(kept)
     if lines is not None:
         assert lines == [to_line(layout, is_document, layout.fit(row)) for row in kept]
+        assert max(map(len, lines)) <= longest < 2_000_000
+    else:
+        assert longest == math.inf
+
+
+def test_of_ordinary_facts_it_is_told_without_making_them_that_they_fit_until_one_is_long():
+    fields = {"user_id": "ana", "session_id": "s1", "category": "work", "confidence": 0.5}
+    records = [fields | {"key": f"k{turn}", "value": "é" * (turn + 1)} for turn in range(40)]
+    layouts = [layout for layout in LAYOUTS if layout.recipe("fact", tuple(records[0])) is not None]
+    assert len(layouts) == 6
+    for layout in layouts:
+        items = PlainItems(layout)
+        kept = kept_alike([Row("fact", record) for record in records])
+        assert not items.are_small(kept)  # what is not in the texts is not known yet
+        assert items.of_all(kept) is not None
+        assert items.are_small(kept)
+        for change in ({"value": "é" * 600}, {"key": ""}, {"user_id": "a#b", "category": "#", "key": "#"}):
+            other = kept_alike([Row("fact", record) for record in (*records, records[0] | change)])
+            assert items.are_small(other) is False or items.of_all(other) is not None
+        assert not items.are_small(kept_alike([Row("fact", records[0] | {"value": "é" * 600})]))
 
 
 def test_an_ordinary_fact_is_a_plain_item_in_every_table():

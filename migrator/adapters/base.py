@@ -226,6 +226,10 @@ class Reader(Source):
         """
         return False
 
+    def would_fit_alike(self, rows: Alike) -> bool:
+        """What `fit_alike` would say, for whoever only compares: nothing need be encoded. This default asks it."""
+        return self.fit_alike(rows)
+
     def remaining(self, row: Row) -> float | None:
         """Seconds until the store itself deletes a row; None where it deletes nothing, or not this one."""
         return None

@@ -103,6 +103,11 @@ class PlainItems:
         encoder = self._encoder(rows.kind, rows.signature)
         return encoder.items(rows) if encoder is not None else None
 
+    def are_small(self, rows: Alike) -> bool:
+        """Whether `of_all` would make items, told without making them; False too where only making them tells."""
+        encoder = self._encoder(rows.kind, rows.signature)
+        return encoder is not None and encoder.are_small(rows)
+
     def _encoder(self, kind: str, signature: Signature) -> _Encoder | None:
         known = kind, signature
         try:
@@ -241,13 +246,22 @@ class _Encoder:
             return None
         return Stored(json, key, size, -(-size // 1024) * (2 if self._is_indexed else 1))
 
+    def are_small(self, rows: Alike) -> bool:
+        assert rows.texts is not None
+        is_known = self._part_mark is None and self._rest is not None
+        return is_known and self._item.longest(rows.texts) <= RANGE_BYTES and self._keeps_apart(rows)
+
+    def _keeps_apart(self, rows: Alike) -> bool:
+        """Whether what a key is made of can be told in it again."""
+        columns = dict(zip(rows.signature.names, rows.columns))
+        if any(mark in "".join(columns[name]) for name, mark in self._separated):  # or where two meet
+            return False
+        return all(all(columns[name]) for name in self._bare)
+
     def items(self, rows: Alike) -> Stock | None:
         texts = rows.texts
         assert texts is not None
-        columns = dict(zip(rows.signature.names, rows.columns))
-        if any(mark in "".join(columns[name]) for name, mark in self._separated):  # or where two meet
-            return None
-        if not all(all(columns[name]) for name in self._bare):
+        if not self._keeps_apart(rows):
             return None
         jsons, keys = self._item.fill_all(texts, len(rows)), self._key.fill_all(texts, len(rows))
         if self._part_mark is not None and any(self._part_mark in key for key in keys):
@@ -263,6 +277,7 @@ class _Encoder:
         for place in self._booleans:
             sizes = [size + 1 - len(text) for size, text in zip(sizes, texts[place])]
         if b"\\" in b"".join(jsons):
+            columns = dict(zip(rows.signature.names, rows.columns))
             for place, name in self._strings:
                 sizes = [size + len(v.encode()) - len(t) for size, v, t in zip(sizes, columns[name], texts[place])]
         if max(lengths) > RANGE_BYTES:

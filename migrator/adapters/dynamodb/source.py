@@ -319,6 +319,9 @@ class DynamoDBReader(DynamoDBSource, Reader):
         rows.encoded = self._items.plain.of_all(rows)
         return rows.encoded is not None
 
+    def would_fit_alike(self, rows: Alike) -> bool:
+        return self._items.plain.are_small(rows) or self.fit_alike(rows)
+
     def remaining(self, row: Row) -> float | None:
         name = self._expiring[row.kind]
         if name is None or (name not in row.record and (row.origin is None or name not in row.origin.extra)):

@@ -5,6 +5,7 @@ Knows what a line of JSON Lines is, and what an entry of a map. Leaves files to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO
@@ -59,6 +60,11 @@ class PlainLines:
         """The texts of rows that have theirs, in the same way."""
         pattern = self._known(rows.kind, rows.signature)
         return pattern.fill_all(rows.texts, len(rows)) if pattern is not None and rows.texts is not None else None
+
+    def longest(self, rows: Alike) -> float:
+        """Bytes that none of these texts goes beyond; infinite where there are none."""
+        pattern = self._known(rows.kind, rows.signature)
+        return pattern.longest(rows.texts) if pattern is not None and rows.texts is not None else math.inf
 
     def _known(self, kind: str, signature: Signature) -> Pattern | None:
         known = kind, signature

@@ -151,6 +151,9 @@ class JsonReader(Reader):
         rows.encoded = lines
         return True
 
+    def would_fit_alike(self, rows: Alike) -> bool:
+        return self._plain.longest(rows) <= self.setting.record_bytes or self.fit_alike(rows)
+
     def weigh(self, row: Row) -> Weight:
         return Weight(len(row.encoded or to_line(self.layout, self.is_document, row)) + 1)
 

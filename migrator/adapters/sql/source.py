@@ -282,6 +282,9 @@ class SqlReader(SqlSource, Reader):
         rows.encoded = Fitted(table.names, [*zip(*columns)])
         return True
 
+    def would_fit_alike(self, rows: Alike) -> bool:
+        return True
+
     def weigh(self, row: Row) -> Weight:
         return Weight(size_of(row.record.values()))
 
