@@ -370,6 +370,27 @@ def by_place(rows):
     return sorted(rows, key=lambda row: (row.place, row.kind, to_json(row.record)))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.id)
+def test_a_number_where_a_key_or_an_index_has_a_text_is_read_as_every_other_way_reads_it(layout):
+    fields = {"user_id": "ana", "session_id": "s1", "category": "work", "key": "boss", "value": "v", "confidence": 0.5}
+    item = to_item(layout.write(Row("fact", fields)))
+    for name in item.keys() - {*layout.key}:
+        for several in (
+            [item | {name: {"N": "7"}}],
+            [item, item | {name: {"N": "7"}}],
+            [item | {name: {"N": "7"}}, item],
+        ):
+            items = PlainItems(layout)
+            for page in (several, unread(several)):
+                found, left = items.rows(page)
+                rows = [row for each in found for row in each]
+                others = [one for one in several if one not in left]
+                assert by_place(rows) == by_place([read_item(layout, one) for one in others])
+            for one in several:
+                row = items.row(one)
+                assert row is None or (row, row.place) == ((other := read_item(layout, one)), other.place)
+
+
 def unread(several):
     """A page as its answer has it; half of a surrogate comes in none."""
     try:

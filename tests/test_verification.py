@@ -17,6 +17,7 @@ import pytest
 import migrator
 from migrator import Options, commands
 from migrator.adapters import memory
+from migrator.adapters.sql.source import SqlReader
 from migrator.mapping_file import load_mapping
 from migrator.model import Reject, Traits
 from migrator.run import Silent
@@ -81,6 +82,13 @@ def test_two_equal_stores_are_proven_equal_kind_by_kind(names: tuple[str, str]) 
     assert (report.kinds["fact"].tally.read, report.kinds["fact"].proof.sink.count) == (2, 2)
     assert (report.mend, report.differences, report.differences_file, report.application) == (None, [], None, None)
     assert verify(names, proof="rows").proven == "rows"
+
+
+def test_nothing_is_encoded_that_is_only_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(CHAT, tmp_path / "copy.db")
+    monkeypatch.setattr(SqlReader, "fit_alike", lambda *_: pytest.fail("encoded"))
+    report = migrator.verify(str(CHAT), str(tmp_path / "copy.db"), Options())
+    assert (report.exit_code, report.proven) == (0, "digest")
 
 
 def test_what_is_missing_or_differing_ends_with_the_line_that_mends_it(names: tuple[str, str]) -> None:

@@ -313,6 +313,8 @@ def _decoder(layout: Layout, item: Item) -> _Decoder | None:
     sorts = {name: next(iter(attribute), "") for name, attribute in item.items() if type(attribute) is dict}
     if any(sort not in wanted.get(name, "SN") or not sort for name, sort in sorts.items()):
         return None
+    if any(sorts.get(name) != "S" for name in templates):  # a number in place of a text that we would make
+        return None
     return _Decoder(layout, kind, sorts, sources, templates) if len(sorts) == len(item) else None
 
 
