@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tables import address_of, texts_of
+from tables import address_of, create, texts_of
 
 PAGE = 4
 """Of the fixture `killer`: records of a page, and of a slice."""
@@ -166,7 +166,8 @@ WRITERS = {"db": write_db, "jsonl": write_jsonl, "json": write_json, "jsonl.gz":
 
 
 def write_table(client: Any, table: str, records: Records) -> None:
-    client.create_table(
+    create(
+        client,
         TableName=table,
         KeySchema=[{"AttributeName": "user_id", "KeyType": "HASH"}, {"AttributeName": "SK", "KeyType": "RANGE"}],
         AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("user_id", "SK")],

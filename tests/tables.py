@@ -1,6 +1,7 @@
 """DynamoDB tables as boto3 alone sees them: what tests hold our adapter to."""
 
 import json
+import time
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -12,6 +13,13 @@ import boto3
 def client_of(endpoint: str) -> Any:
     """One for each server: to make it takes longer than most that is asked of it. Closed, it goes on with new connections."""
     return boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=endpoint)
+
+
+def create(client: Any, **described: Any) -> None:
+    """Make a table and wait until it takes items: a server under load needs a moment."""
+    client.create_table(**described)
+    while client.describe_table(TableName=described["TableName"])["Table"]["TableStatus"] != "ACTIVE":
+        time.sleep(0.01)
 
 
 def fill(client: Any, table: str, items: Sequence[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from migrator.duplicates import Duplicates
 from migrator.errors import StoreError
 from migrator.mapping_file import load_mapping
 from migrator.model import Row
-from tables import client_of
+from tables import client_of, create
 
 KINDS = load_mapping("luminoracore-v1.1").kinds
 
@@ -213,7 +213,8 @@ def test_a_range_key_that_is_a_time_guarantees_nothing(
     monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
     name = f"dup-{tmp_path.name}"[:60]
     client = client_of(dynamodb_local_endpoint)
-    client.create_table(
+    create(
+        client,
         TableName=name,
         KeySchema=[
             {"AttributeName": "user_id", "KeyType": "HASH"},

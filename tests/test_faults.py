@@ -36,7 +36,7 @@ from migrator.adapters.dynamodb.pace import Pace
 from migrator.adapters.sql import dialect as sql_dialect
 from migrator.adapters.sql import source as sql_source
 from migrator.errors import Interrupted, MigratorError
-from tables import address_of, client_of, fill, items_of, texts_of
+from tables import address_of, client_of, create, fill, items_of, texts_of
 
 LONG = os.environ.get("MIGRATOR_LONG") == "1"
 FAULTY = Path(faulty.__file__)
@@ -110,7 +110,8 @@ class Place:
 
     def make(self, items: Items) -> None:
         """The table as a clean run would find it, past the faults."""
-        self.client.create_table(
+        create(
+            self.client,
             TableName=self.table,
             BillingMode="PAY_PER_REQUEST",
             KeySchema=[{"AttributeName": "user_id", "KeyType": "HASH"}, {"AttributeName": "SK", "KeyType": "RANGE"}],

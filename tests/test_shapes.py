@@ -8,7 +8,6 @@ import json
 import os
 import re
 import sqlite3
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -22,7 +21,7 @@ from migrator import Options, Report
 from migrator.binding import shape_of
 from migrator.mapping_file import load_mapping
 from stores import DATA
-from tables import address_of, client_of, fill, items_of
+from tables import address_of, client_of, create, fill, items_of
 from test_application import SAMPLE, as_text, column, from_dynamodb, on_table, users
 from test_run import lines_of
 
@@ -56,15 +55,14 @@ class Tables:
             {"IndexName": each["IndexName"], "KeySchema": each["KeySchema"], "Projection": {"ProjectionType": "ALL"}}
             for each in described.get("GlobalSecondaryIndexes", [])
         ]
-        self.client.create_table(
+        create(
+            self.client,
             TableName=(name := self.new()),
             KeySchema=described["KeySchema"],
             AttributeDefinitions=described["AttributeDefinitions"],
             BillingMode="PAY_PER_REQUEST",
             **({"GlobalSecondaryIndexes": indexes} if indexes else {}),
         )
-        while self.client.describe_table(TableName=name)["Table"]["TableStatus"] != "ACTIVE":
-            time.sleep(0.05)
         fill(self.client, name, items)
         return name
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import endpoint
 from migrator.adapters.dynamodb.values import from_item, to_item
 from migrator.adapters.dynamodb.wire import NoAnswer, Puts, Wire, _with_bytes, body_of, item_json
+from tables import create
 from test_values import TEXTS
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4) | st.sampled_from(
@@ -62,7 +63,8 @@ def items_of_many_types() -> list[dict[str, Any]]:
 def table(dynamodb_endpoint: str) -> Iterator[tuple[Any, str]]:
     client = client_of(dynamodb_endpoint)
     name = f"wire-{uuid.uuid4().hex[:12]}"
-    client.create_table(
+    create(
+        client,
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
         KeySchema=[{"AttributeName": "user_id", "KeyType": "HASH"}, {"AttributeName": "SK", "KeyType": "RANGE"}],
