@@ -17,11 +17,11 @@ from migrator.duplicates import Duplicates
 from migrator.engine import WANTED_PARTITIONS, slice_name
 from migrator.errors import ConfigError
 from migrator.files import private
-from migrator.model import Origin, Reject, Row, counted
+from migrator.model import Reject, Row, counted
 from migrator.pair import Expected, Pair
 from migrator.plan import Plan
 from migrator.run import Run, text_of
-from migrator.values import AROUND, from_json, to_json
+from migrator.values import to_json
 
 _BATCH = 100
 
@@ -89,7 +89,7 @@ class Deletion:
                 def take(row: Row) -> None:
                     nonlocal count
                     if row.kind not in self.unknown and pair.key(row) not in self.safe:
-                        spool.write(to_json(row.to_plain() | {"place": row.place}) + b"\n")
+                        spool.write(proofs.packed(row) + b"\n")
                         count += 1
 
                 for difference in proofs.DifferenceFinder(pair, state.scratch, take_extra=take).find(found, tick):
@@ -122,7 +122,7 @@ class Deletion:
         )
         sink.prepare(plan.kinds, create=False)
         with self._spool.open("rb") as spool, self.run.show.progress("deleting", count) as tick:
-            rows = (_row(line) for line in spool)
+            rows = map(proofs.unpacked, spool)
             for number, batch in enumerate(_batches(rows)):
                 state.append_deleted(row.to_plain() for row in batch)
                 sink.begin(slice_name(0, number))
@@ -138,12 +138,6 @@ class Deletion:
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
     while batch := list(islice(rows, _BATCH)):
         yield batch
-
-
-def _row(line: bytes) -> Row:
-    plain = from_json(line, around=AROUND)
-    origin = Origin.from_plain(plain["origin"]) if "origin" in plain else None
-    return Row(plain["kind"], plain["record"], origin, plain["place"])
 
 
 def _identity(pair: Pair, reject: Reject) -> bytes | None:

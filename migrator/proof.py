@@ -208,7 +208,7 @@ class DifferenceFinder:
     def _entries(self, rows: Iterable[Row], side: int, bad: dict[str, set[int]]) -> Iterator[tuple[object, ...]]:
         for row in rows:
             if row.kind in bad and self.pair.bucket(row) in bad[row.kind]:
-                yield row.kind, self.pair.key(row), side, self.pair.fingerprint(row), _packed(row)
+                yield row.kind, self.pair.key(row), side, self.pair.fingerprint(row), packed(row)
 
     def _differences(self, db: sqlite3.Connection, kind: str) -> Iterator[Difference]:
         query = "SELECT identity, side, sum, row FROM held WHERE kind = ? ORDER BY identity, side, rowid"
@@ -224,7 +224,7 @@ class DifferenceFinder:
     def _judge(self, kind: str, group: list[tuple[bytes, int, bytes, bytes]]) -> Iterator[Difference]:
         wanted = [entry for entry in group if entry[1] == 0]
         held = [entry for entry in group if entry[1] == 1]
-        words = self.pair.words(_unpacked(kind, group[0][3]))
+        words = self.pair.words(unpacked(group[0][3]))
         left = []  # what should be there, and is not there as it should be
         for entry in wanted:
             match = next((each for each in held if each[2] == entry[2]), None)
@@ -234,14 +234,14 @@ class DifferenceFinder:
                 left.append(entry)
         for entry in left:
             if held:
-                expected, there = _unpacked(kind, entry[3]), _unpacked(kind, held.pop(0)[3])
+                expected, there = unpacked(entry[3]), unpacked(held.pop(0)[3])
                 if not self.may_stay(expected, there):
                     names = self.pair.differing_fields(expected, there)
                     yield Difference(kind, "differing", words, tuple(names))
             else:
                 yield Difference(kind, "missing", words)
         for entry in held:
-            extra = _unpacked(kind, entry[3])
+            extra = unpacked(entry[3])
             self.take_extra(extra)
             yield Difference(kind, "extra", words, place=extra.place, is_double=bool(wanted))
 
@@ -256,14 +256,16 @@ def _count(proof: KindProof, difference: Difference) -> None:
             proof.extra += 1
 
 
-def _packed(row: Row) -> bytes:
+def packed(row: Row) -> bytes:
+    """A row with its place, as a line without its end."""
     return to_json(row.to_plain() | {"place": row.place})
 
 
-def _unpacked(kind: str, data: bytes) -> Row:
+def unpacked(data: bytes) -> Row:
+    """And back."""
     plain = from_json(data, around=AROUND)
     origin = Origin.from_plain(plain["origin"]) if "origin" in plain else None
-    return Row(kind, plain["record"], origin, plain["place"])
+    return Row(plain["kind"], plain["record"], origin, plain["place"])
 
 
 def fidelity(source: Layout, sink: Layout, loses: frozenset[str]) -> list[str]:
