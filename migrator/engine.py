@@ -7,6 +7,7 @@ picklable call that may run twice without harm, so that one piece of code serves
 
 from __future__ import annotations
 
+import pickle
 import random
 import threading
 import time
@@ -14,7 +15,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from migrator.adapters import adapter_for
@@ -74,6 +76,14 @@ class Job:
     choice: Choice = EVERYTHING
     limit: int | None = None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """It goes with every slice: so it is packed once, and a worker that has it already need not unpack it."""
+        return _unpacked, (self._packed,)
+
+    @cached_property
+    def _packed(self) -> bytes:
+        return pickle.dumps(tuple(getattr(self, each.name) for each in fields(self)), pickle.HIGHEST_PROTOCOL)
+
     @property
     def state(self) -> State:
         return State(Path(self.state_root), self.state_name)
@@ -84,6 +94,11 @@ class Job:
     @property
     def kind_map(self) -> dict[str, Kind]:
         return {name: self.sink_layout.kinds[name].kind for name in self.kinds}
+
+
+@lru_cache(1)
+def _unpacked(packed: bytes) -> Job:
+    return Job(*pickle.loads(packed))
 
 
 @dataclass

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.loaders
 import pytest
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.config import Config
@@ -15,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import endpoint
+from migrator.adapters.dynamodb.client import _Models, _service_models
 from migrator.adapters.dynamodb.values import from_item, to_item
 from migrator.adapters.dynamodb.wire import NoAnswer, Puts, Wire, _with_bytes, body_of, item_json
 from tables import create
@@ -155,3 +159,21 @@ def test_what_is_none_of_dynamodbs_is_no_answer() -> None:
             with pytest.raises(NoAnswer):
                 Wire(client, lambda request: None).ask("scan", {"TableName": "chat"})
             client.close()
+
+
+def test_what_botocore_knows_is_read_as_botocore_reads_it(tmp_path: Path) -> None:
+    """Each file of each kind that a client of DynamoDB's or one that assumes a role asks for, in its order; and of a user's own the same error."""
+    theirs, ours = botocore.loaders.Loader(), _service_models()
+    names = ["endpoints", "partitions", "sdk-default-configuration", "_retry"]
+    for service in ("dynamodb", "sts", "sso"):
+        for kind in ("service-2", "endpoint-rule-set-1", "paginators-1"):
+            names.append(f"{service}/{theirs.determine_latest_version(service, kind)}/{kind}")
+    for name in names:
+        assert json.dumps(ours.load_data(name)) == json.dumps(theirs.load_data(name))
+    for reader in (botocore.loaders.JSONFileLoader(), _Models()):
+        assert reader.load_file(str(tmp_path / "none")) is None
+        (tmp_path / "broken.json").write_text('{"a": ')
+        with pytest.raises(json.JSONDecodeError):
+            reader.load_file(str(tmp_path / "broken"))
+        (tmp_path / "odd.json").write_text('{"a": NaN}')
+        assert math.isnan(reader.load_file(str(tmp_path / "odd"))["a"])

@@ -5,10 +5,12 @@ One client is shared by all that is open at one endpoint. What a request asks fo
 
 from __future__ import annotations
 
+import gzip
 import os
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ from weakref import WeakValueDictionary, finalize
 import boto3
 import botocore.loaders
 import botocore.session
+import orjson
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.httpsession import get_cert_path
@@ -138,10 +141,20 @@ def _whoever(profile: str | None) -> tuple[object, ...]:
     return profile, *sorted(each for each in os.environ.items() if each[0].upper().startswith(_ENVIRONMENT))
 
 
+class _Models(botocore.loaders.JSONFileLoader):  # type: ignore[misc]
+    """Reads what botocore knows of its services, in half the time: a command that moves little does little else."""
+
+    def load_file(self, file_path: str) -> Any:
+        for suffix, opened in ((".json", open), (".json.gz", gzip.open)):
+            with suppress(OSError, ValueError), opened(file_path + suffix, "rb") as file:
+                return orjson.loads(file.read())
+        return super().load_file(file_path)  # none, or a file of another kind or of somebody's own
+
+
 @cache
 def _service_models() -> Any:
-    """One loader for all clients of the process: to parse DynamoDB's service model again takes a quarter of a second each."""
-    return botocore.loaders.Loader()
+    """One loader for all clients of the process: to parse DynamoDB's service model again takes as long as half a client."""
+    return botocore.loaders.Loader(file_loader=_Models())
 
 
 def _shared_session(profile: str | None) -> Any:
