@@ -17,11 +17,12 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
+from itertools import chain, islice
 from pathlib import Path
 
 from migrator.adapters import adapter_for
 from migrator.adapters.base import PAGE_ROWS, Reader, Setting, Sink, Source
-from migrator.checkpoint import Checkpoint, State
+from migrator.checkpoint import Checkpoint, Progress, State
 from migrator.choice import EVERYTHING, Choice
 from migrator.crew import Crew, Stop
 from migrator.duplicates import Duplicates
@@ -165,17 +166,19 @@ def copy_slice(
     careful: bool,
     most: int | None = None,
     part: float = 1.0,
+    then: tuple[Partition, Cursor] | None = None,
 ) -> SliceResult:
     """Copy one slice of a partition: from behind `after`, at most SLICE_PAGES pages (times the sink's `Traits.stretch`), and at most `most` records.
 
     May run twice without harm. `careful`: it may have run before in a sink that was empty then; it is written conditionally, and a record that
     is there already and equal counts as written. A passing failure is met by doing the slice again, a few times. `part`: of the stores' rates.
+    `then`: where this worker will most likely go on, if not in this partition; what is there is read while the sink still has something to do.
     """
     stores = _opened(job)
     with stores.sharing(part):
         for attempt in range(1, _TRIES + 1):
             try:
-                return _Slice(job, stores, turn, partition, number, careful or attempt > 1).copy(after, most)
+                return _Slice(job, stores, turn, partition, number, careful or attempt > 1).copy(after, most, then)
             except TransientStoreError as exc:
                 stores.forget(partition)
                 if attempt == _TRIES:
@@ -198,7 +201,7 @@ class _Slice:
         self.sent: dict[str, int] = {}
         self.users: dict[str, int] = {}
 
-    def copy(self, after: Cursor, most: int | None) -> SliceResult:
+    def copy(self, after: Cursor, most: int | None, then: tuple[Partition, Cursor] | None) -> SliceResult:
         sink, result = self.stores.sink, self.result
         result.cursor = after
         if sink is not None:
@@ -206,14 +209,17 @@ class _Slice:
         for count, page in enumerate(self.stores.pages(self.partition, after), 1):
             if most is not None:
                 page.rows = page.rows[: max(0, most - result.read)]
-            self.came += page.count + len(page.rejects)
-            self._take(self.stores.pair.expected(page))
+            came, expected = self.stores.expected(page)
+            self.came += came
+            self._take(expected)
             result.cursor = page.cursor
             if count == self.stores.slice_pages:
                 break
         else:
             result.done = True
         if sink is not None:
+            if sink.hasten() and most is None:
+                self.stores.read_ahead(then, None if result.done else (self.partition, result.cursor))
             self._flush(sink)
         for kind, count in self.sent.items():
             self._tally(kind).written += count
@@ -417,6 +423,7 @@ class _Stores:
         self.duplicates = Duplicates(self.state.duplicates)
         self.pair = Pair(self.source, self.reader, job.kind_map, self.duplicates, job.choice)
         self._waiting: dict[str, tuple[Cursor, Iterator[Page]]] = {}
+        self._ahead: tuple[Page, tuple[int, Expected]] | None = None
 
     def pages(self, partition: Partition, after: Cursor) -> Iterator[Page]:
         """The pages behind `after`, going on with the iterator that stopped there if it is still here."""
@@ -427,6 +434,29 @@ class _Stores:
             self._waiting[partition.id] = (page.cursor, pages)
             yield page
         self._waiting.pop(partition.id, None)
+
+    def expected(self, page: Page) -> tuple[int, Expected]:
+        """How many records came with a page, and what of them should be in the sink; if that was found out ahead, only once."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] is page:
+            return ahead[1]
+        return page.count + len(page.rejects), self.pair.expected(page)
+
+    def read_ahead(self, *places: tuple[Partition, Cursor] | None) -> None:
+        """Read the page at the first of these places, with which `pages` then begins there. What is wrong with it shows when it is wanted."""
+        partition, after = next(filter(None, places), (None, None))
+        if partition is None:
+            return
+        try:
+            page = next(iter(self.pages(partition, after)), None)
+            if page is None:
+                self._waiting[partition.id] = after, iter(())
+                return
+            rest = self._waiting[partition.id][1]
+            self._ahead = page, self.expected(page)
+            self._waiting[partition.id] = after, chain([page], rest)
+        except Exception:
+            self.forget(partition)
 
     @contextmanager
     def sharing(self, part: float) -> Iterator[None]:
@@ -517,7 +547,7 @@ def copy(
     state = job.state
     waiting = deque(turn for turn, progress in enumerate(checkpoint.progress) if not progress.done)
     perhaps_begun = set(waiting) if is_resumed else set()
-    flying: dict[Future[SliceResult], int] = {}
+    flying: dict[Future[SliceResult], tuple[int, int | None]] = {}  # whose slice, and whose next one is read ahead
     failure: BaseException | None = None
     rejected = False
     while True:
@@ -535,13 +565,20 @@ def copy(
             at = checkpoint.progress[turn]
             careful = turn in perhaps_begun
             perhaps_begun.discard(turn)
-            arguments = (job, turn, at.partition, at.cursor, at.slices, careful, most, part)
-            flying[crew.submit(copy_slice, *arguments)] = turn
+            taken = {following for _, following in flying.values()}
+            idle = crew.workers - len(flying) - 1  # who take the first of those that wait
+            following = next(islice((each for each in waiting if each not in taken), idle, None), None)
+            then = None if following is None else _place(checkpoint.progress[following])
+            arguments = (job, turn, at.partition, at.cursor, at.slices, careful, most, part, then)
+            flying[crew.submit(copy_slice, *arguments)] = turn, following
         if not flying:
             break
         finished, _ = wait(flying, timeout=0.5, return_when=FIRST_COMPLETED)
         for future in finished:
-            turn = flying.pop(future)
+            turn, following = flying.pop(future)
+            if following is not None and following in waiting:  # first, as the worker that is free now has read it
+                waiting.remove(following)
+                waiting.appendleft(following)
             try:
                 result = future.result()
             except BrokenExecutor:
@@ -565,6 +602,10 @@ def copy(
     if waiting:
         stop.check()
     return not waiting
+
+
+def _place(progress: Progress) -> tuple[Partition, Cursor]:
+    return progress.partition, progress.cursor
 
 
 def remember(checkpoint: Checkpoint, result: SliceResult) -> None:

@@ -816,7 +816,7 @@ def test_every_slice_is_copied_once_and_remembered(run: Run) -> None:
     assert (checkpoint.tallies["fact"], len(run.bench.sink.rows)) == (Tally(read=20, written=20), 20)
     assert [(each.turn, each.number) for each in run.results] == [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)]
     assert run.bench.state.load() == checkpoint
-    assert {call[5:] for call in run.hand.calls} == {(False, None, 1.0)}
+    assert {call[5:8] for call in run.hand.calls} == {(False, None, 1.0)}
 
 
 def test_a_slice_is_saved_before_it_is_told_and_before_the_next_of_its_partition(run: Run) -> None:
@@ -843,7 +843,7 @@ def test_no_more_slices_are_unsaved_than_there_are_workers(
     parts = [Partition(f"{n}", {"from": 8 * n, "to": 8 * n + 8}) for n in range(4)]
     assert run.copy(bench.checkpoint(*parts))
     assert run.hand.together == workers
-    assert {call[-1] for call in run.hand.calls[:4]} == {1 / workers}
+    assert {call[7] for call in run.hand.calls[:4]} == {1 / workers}
     assert len(bench.sink.rows) == 32
 
 
@@ -855,6 +855,92 @@ def test_what_is_done_is_not_done_again_and_what_may_have_begun_is_done_with_car
     assert [(call[1], call[3], call[4], call[5]) for call in run.hand.calls] == [(1, 14, 1, True), (1, 18, 2, False)]
     assert run.copy(checkpoint)
     assert len(run.hand.calls) == 2
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """What happens, in its order, with a sink that is at work until it is flushed: pages are read, and flushed."""
+    seen: list[tuple[str, Any]] = []
+    pages, flush = memory.MemorySource.pages, memory.MemorySink.flush
+
+    def told(self: memory.MemorySource, partition: Partition, after: Any) -> Iterator[Page]:
+        for page in pages(self, partition, after):
+            seen.append((partition.id, page.cursor))
+            yield page
+
+    def flushed(self: memory.MemorySink) -> Flushed:
+        seen.append(("flush", None))
+        return flush(self)
+
+    monkeypatch.setattr(memory.MemorySource, "pages", told)
+    monkeypatch.setattr(memory.MemorySink, "flush", flushed)
+    monkeypatch.setattr(memory.MemorySink, "hasten", lambda self: True)
+    return seen
+
+
+def test_the_page_behind_a_slice_is_read_once_while_the_sink_is_at_work(run: Run, read: list[tuple[str, Any]]) -> None:
+    assert run.copy(run.bench.checkpoint(run.bench.partition))
+    ends = [("000", 2 * n) for n in range(1, 11)]
+    flush = ("flush", None)
+    assert read == [*ends[:3], flush, *ends[3:5], flush, *ends[5:7], flush, *ends[7:9], flush, ends[9], flush, flush]
+    assert len(run.bench.sink.rows) == 20
+
+
+def test_where_a_worker_will_go_on_is_read_ahead_and_each_goes_on_where_it_has_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, read: list[tuple[str, Any]]
+) -> None:
+    bench.fill([fact(n) for n in range(32)])
+    parts = [Partition(f"{n}", {"from": 8 * n, "to": 8 * n + 8}) for n in range(4)]
+    run = Run(bench, monkeypatch, 2)
+    assert run.copy(bench.checkpoint(*parts))
+    calls = [(call[2].id, call[3], call[8] and (call[8][0].id, call[8][1])) for call in run.hand.calls]
+    assert calls[:4] == [
+        ("0", None, ("2", None)),
+        ("1", None, ("3", None)),
+        ("2", None, ("0", 4)),
+        ("3", None, ("1", 12)),
+    ]
+    assert [call[:2] for call in calls[4:8]] == [("0", 4), ("1", 12), ("2", 20), ("3", 28)]
+    assert calls[-1][2] is None
+    assert Counter(each for each in read if each[0] != "flush").most_common(1)[0][1] == 1
+    assert len(bench.sink.rows) == 32
+
+
+def test_what_was_read_ahead_in_vain_is_read_anew(bench: Bench, read: list[tuple[str, Any]]) -> None:
+    bench.fill([fact(n) for n in range(20)])
+    first, second = halves(bench)
+    copy_slice(bench.job, 0, first, None, 0, False, None, 1.0, (second, None))
+    for after, number in ((None, 0), (14, 1), (18, 2)):
+        result = copy_slice(bench.job, 1, second, after, number, True, None, 1.0, (first, 8))
+    assert result.done
+    assert tally(copy_slice(bench.job, 1, second, 12, 1, True)).written == 4  # not where it was read
+    assert tally(copy_slice(bench.job, 0, first, 4, 1, False)).written == 4
+    assert copy_slice(bench.job, 0, first, 8, 2, False).done
+    assert len(bench.sink.rows) == 20
+
+
+def test_a_page_that_cannot_be_read_ahead_is_an_error_when_it_is_wanted(
+    run: Run, read: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = memory.MemorySource.pages
+
+    def broken(self: memory.MemorySource, partition: Partition, after: Any) -> Iterator[Page]:
+        for page in pages(self, partition, after):
+            if page.cursor == 6:
+                raise StoreError("this page is broken")
+            yield page
+
+    monkeypatch.setattr(memory.MemorySource, "pages", broken)
+    checkpoint = run.bench.checkpoint(run.bench.partition)
+    with pytest.raises(StoreError, match="this page is broken"):
+        run.copy(checkpoint)
+    assert (checkpoint.progress[0].cursor, len(run.bench.sink.rows)) == (4, 4)
+
+
+def test_of_some_records_nothing_is_read_ahead(run: Run, read: list[tuple[str, Any]]) -> None:
+    run.bench.other(limit=4)
+    assert run.copy(run.bench.checkpoint(run.bench.partition))
+    assert [cursor for what, cursor in read if what != "flush"] == [2, 4]
 
 
 def test_a_dry_run_remembers_nothing(run: Run) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import endpoint
-from migrator.adapters.dynamodb.client import _Models, _service_models
+from migrator.adapters.dynamodb.client import _Models
 from migrator.adapters.dynamodb.values import from_item, to_item
 from migrator.adapters.dynamodb.wire import NoAnswer, Puts, Wire, _with_bytes, body_of, item_json
 from tables import create
@@ -163,7 +163,7 @@ def test_what_is_none_of_dynamodbs_is_no_answer() -> None:
 
 def test_what_botocore_knows_is_read_as_botocore_reads_it(tmp_path: Path) -> None:
     """Each file of each kind that a client of DynamoDB's or one that assumes a role asks for, in its order; and of a user's own the same error."""
-    theirs, ours = botocore.loaders.Loader(), _service_models()
+    theirs, ours = botocore.loaders.Loader(), botocore.loaders.Loader(file_loader=_Models())
     names = ["endpoints", "partitions", "sdk-default-configuration", "_retry"]
     for service in ("dynamodb", "sts", "sso"):
         for kind in ("service-2", "endpoint-rule-set-1", "paginators-1"):

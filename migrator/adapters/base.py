@@ -306,6 +306,10 @@ class Sink(ABC):
         """
         raise StoreError("records are not deleted one by one here")
 
+    def hasten(self) -> bool:
+        """No more rows come before `flush`: whether the store is at work now, so that there is time for something else meanwhile."""
+        return False
+
     @abstractmethod
     def flush(self) -> Flushed:
         """Wait until all rows since `begin` are durable, and say which were not written: each once, however often it is called."""

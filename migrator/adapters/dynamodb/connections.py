@@ -11,7 +11,7 @@ import math
 import ssl
 from functools import partial
 
-from migrator.adapters.dynamodb.http import UNPACKED, Answer, Inbox, request_of, server_of
+from migrator.adapters.dynamodb.http import Answer, Inbox, request_of, server_of
 
 
 class Connections:
@@ -38,12 +38,12 @@ class Connections:
         self.all: set[_Connection] = set()
         self._watch: asyncio.TimerHandle | None = None
 
-    def post(self, headers: dict[str, str], body: bytes) -> asyncio.Future[Answer]:
+    def post(self, lines: bytes, body: bytes) -> asyncio.Future[Answer]:
         """The answer, once it has come. The request is sent at once where a connection is idle, else when one more is open.
 
-        It raises OSError (TimeoutError) where no answer comes, ValueError for one that is not as they are.
+        `lines`: all its headers but the body's length. It raises OSError (TimeoutError) where no answer comes, ValueError for one that is not as they are.
         """
-        request = request_of(self._server.path, headers | UNPACKED | {"content-length": str(len(body))}, body)
+        request = request_of(self._server.path, b"%bcontent-length: %d\r\n" % (lines, len(body)), body)
         while self.idle:
             connection = self.idle.pop()
             if connection.is_open:

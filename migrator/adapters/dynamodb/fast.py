@@ -91,6 +91,11 @@ class Lane:
             self.turn()
         return True
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is under way."""
+        return bool(self._under_way)
+
     def turn(self) -> None:
         """Let go what is made, and hear what has come."""
         for _ in range(STEPS):
@@ -117,7 +122,7 @@ class Lane:
             raise error
 
     def _ask(self, body: bytes) -> asyncio.Future[Answer]:
-        return self._connections.post(self._direct.signer.headers(body, self._direct.credentials()), body)
+        return self._connections.post(self._direct.signer.lines(body, self._direct.credentials()), body)
 
     def _heard(self, puts: Puts, permit: Permit, done: Done, asked: asyncio.Future[Answer]) -> None:
         self._bytes -= self._under_way.pop(asked)

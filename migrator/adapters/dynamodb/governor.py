@@ -10,8 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from migrator.adapters.dynamodb.values import item_size
 
@@ -131,7 +130,7 @@ class Governor:
 
     @property
     def _rate(self) -> float:
-        return min(self.ceiling, self._slowed)
+        return self._slowed if self.limit == math.inf else min(self.ceiling, self._slowed)
 
     def _tick(self) -> None:
         """What has been earned up to now, and how far the rate has come back."""
@@ -149,8 +148,7 @@ class Governor:
             self._slowed = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(NamedTuple):
     """Leave to send one request: for so many units, given at `sent` after `waited` seconds."""
 
     units: float
@@ -199,7 +197,8 @@ class Meter:
     def answered(self, operation: str, request: dict[str, Any], permit: Permit, answer: dict[str, Any]) -> None:
         """Behind an answer: what it took, and whether a part of it was throttled."""
         try:
-            asked, left = _asked(request), _asked({"RequestItems": _unprocessed(answer)})
+            unprocessed = _unprocessed(answer)
+            asked, left = _asked(request), _asked({"RequestItems": unprocessed}) if unprocessed else 0
             taken = consumed(answer)
             if taken is None:
                 taken = permit.units * (1 - left / asked) if operation in WRITES else read_units(request, answer)
@@ -249,8 +248,13 @@ def read_units(request: dict[str, Any], answer: dict[str, Any]) -> float:
 def _asked(request: dict[str, Any]) -> int:
     """How many rows, keys or items a request is for; 1 where it does not say."""
     if "RequestItems" in request:
-        return sum(len(each["Keys"] if isinstance(each, dict) else each) for each in request["RequestItems"].values())
+        return counted(request["RequestItems"])
     return int(request.get("Limit", 1))
+
+
+def counted(items: dict[str, Any]) -> int:
+    """How many keys or items there are in a request's RequestItems, or in what is left of them."""
+    return sum([len(each["Keys"] if isinstance(each, dict) else each) for each in items.values()])
 
 
 def _unprocessed(answer: dict[str, Any]) -> dict[str, Any]:

@@ -84,21 +84,30 @@ def server_of(url: str) -> Server:
     return Server(parts.scheme == "https", host, port, path, named if port == usual else f"{named}:{port}")
 
 
-def request_of(path: str, headers: Mapping[str, str | bytes], body: bytes) -> bytes:
-    """A request with these headers and no others. Raises ValueError for one that is not ASCII."""
+def lines_of(headers: Mapping[str, str | bytes]) -> bytes:
+    """Headers as they stand in a request. Raises ValueError for one that is not ASCII."""
     lines = [
         f"{name}: {value.decode('ascii') if isinstance(value, bytes) else value}\r\n" for name, value in headers.items()
     ]
-    return f"POST {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("ascii") + body
+    return "".join(lines).encode("ascii")
+
+
+def request_of(path: str, lines: bytes, body: bytes) -> bytes:
+    """A request with these headers and no others. Raises ValueError for a path that is not ASCII."""
+    return b"POST %b HTTP/1.1\r\n%b\r\n%b" % (path.encode("ascii"), lines, body)
 
 
 def _head(text: bytes) -> tuple[int, dict[bytes, bytes], int]:
     """Status, headers and length of an answer that begins so. Raises ValueError for one that is not as DynamoDB's are."""
     first, *lines = text.split(b"\r\n")
-    named = [line.partition(b":") for line in lines]
-    headers = {name.lower(): value.strip() for name, _, value in named}
+    headers: dict[bytes, bytes] = {}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        named = name.lower()
+        if named in headers and named == b"content-length":
+            raise ValueError("an answer with two lengths")
+        headers[named] = value.strip()
     status, length = _FIRST_LINE.fullmatch(first), headers.get(b"content-length", b"")
-    lengths = sum(name.lower() in (b"content-length", b"transfer-encoding") for name, _, _ in named)
-    if not status or not length.isdigit() or lengths != 1:
+    if not status or not length.isdigit() or b"transfer-encoding" in headers:
         raise ValueError("an answer that is not DynamoDB's")
     return int(status[1]), headers, int(length)

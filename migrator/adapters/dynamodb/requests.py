@@ -25,7 +25,7 @@ from migrator.adapters.dynamodb.errors import (
     no_answer,
     sorted_errors,
 )
-from migrator.adapters.dynamodb.governor import QUARTER, READS, WRITES, Governor, Meter, Permit, provisioned
+from migrator.adapters.dynamodb.governor import QUARTER, READS, WRITES, Governor, Meter, Permit, counted, provisioned
 from migrator.adapters.dynamodb.pace import PATIENCE, Pace, unless
 from migrator.adapters.dynamodb.wire import Unread
 from migrator.errors import ConfigError, StoreError, TransientStoreError
@@ -179,11 +179,11 @@ class Table:
         while request:
             answer = self._sent(pace, operation, {"RequestItems": request}, stop or self._stop, begun, units)
             pace.progress()
-            left = {table: some for table, some in answer[_LEFTOVER[operation]].items() if _count({table: some})}
+            left = {table: some for table, some in answer[_LEFTOVER[operation]].items() if counted({table: some})}
             yield answer
             if left:
                 pace.rest(stop or self._stop)
-            units = units and units * _count(left) / _count(request)
+            units = units and units * counted(left) / counted(request)
             request = left
 
     def _sent(
@@ -224,7 +224,8 @@ class Table:
         meter = self._meter_of(operation)
         if meter and permit:
             meter.answered(operation, request, permit, answer)
-        if (left := _LEFTOVER.get(operation)) and _count(answer[left]) == _count(request["RequestItems"]):
+        left = answer[needed] if operation in _LEFTOVER else None
+        if left and counted(left) == counted(request["RequestItems"]):
             raise TransientStoreError(f"{self.words}: throttled, all items came back unprocessed")
 
     def _pace_of(self, operation: str) -> Pace:
@@ -336,10 +337,6 @@ _NEEDED = _LEFTOVER | {
     "describe_table": "Table",
     "describe_time_to_live": "TimeToLiveDescription",
 }
-
-
-def _count(request_items: dict[str, Any]) -> int:
-    return sum(len(each["Keys"] if isinstance(each, dict) else each) for each in request_items.values())
 
 
 def _key_names(schema: list[dict[str, str]]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from migrator.adapters.dynamodb.http import server_of
+from migrator.adapters.dynamodb.http import UNPACKED, lines_of, server_of
 
 
 class Pattern(NamedTuple):
@@ -81,14 +81,13 @@ class Signer:
         self._second = -1
         self._credentials: Frozen | None = None
 
-    def headers(self, body: bytes, credentials: Frozen) -> dict[str, str]:
-        """All headers of a request with this body, sent now; but for its length."""
+    def lines(self, body: bytes, credentials: Frozen) -> bytes:
+        """All headers of a request with this body, sent now, as they stand in it; but for its length."""
         second = int(time.time())
         if second != self._second or credentials != self._credentials:
             self._renew(second, credentials)
-        return self._headers | {
-            "authorization": self._named + _signature(self._head, body, self._key, self._moment, self._where)
-        }
+        signature = _signature(self._head, body, self._key, self._moment, self._where)
+        return b"%b%b\r\n" % (self._lines, signature.encode())
 
     def _renew(self, second: int, credentials: Frozen) -> None:
         self._moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
@@ -96,13 +95,14 @@ class Signer:
         if credentials.token:
             renewed["x-amz-security-token"] = credentials.token
         signed = self._signed | renewed
-        self._head, self._headers = _head(self._path, signed), self._kept | renewed
+        self._head = _head(self._path, signed)
         day = self._moment[:8]
         self._key = _key(credentials.secret_key, day, self._where)
-        self._named = (
+        named = (
             f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{day}/{self._where}/aws4_request, "
             f"SignedHeaders={';'.join(sorted(signed))}, Signature="
         )
+        self._lines = lines_of(self._kept | renewed | UNPACKED | {"authorization": named}).removesuffix(b"\r\n")
         self._second, self._credentials = second, credentials
 
 

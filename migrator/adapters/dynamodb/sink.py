@@ -331,6 +331,12 @@ class DynamoDBSink(Sink):
             puts = these if len(these) == len(left) else puts
         now.pending.append(self._table.pool.submit(self._guarded, now, self._put_batch, puts))
 
+    def hasten(self) -> bool:
+        self._send()
+        if self._lane is not None:
+            self._lane.turn()
+        return bool(self._slice.pending) or (self._lane is not None and self._lane.is_busy)
+
     def flush(self) -> Flushed:
         self._send()
         self._settle()

@@ -17,7 +17,7 @@ from botocore import exceptions as boto
 from botocore.awsrequest import AWSResponse
 from botocore.utils import get_environ_proxies
 
-from migrator.adapters.dynamodb.http import UNPACKED, Answer, Inbox, Server, request_of, server_of
+from migrator.adapters.dynamodb.http import UNPACKED, Answer, Inbox, Server, lines_of, request_of, server_of
 
 _PIECE = 1 << 16  # bytes that are received at once
 
@@ -113,7 +113,8 @@ class _Way(NamedTuple):
             return None
 
     def text(self, request: Any) -> bytes:
-        return request_of(self.server.path, {"host": self.server.named, **request.headers, **UNPACKED}, request.body)
+        lines = lines_of({"host": self.server.named, **request.headers, **UNPACKED})
+        return request_of(self.server.path, lines, request.body)
 
 
 class _Connection:
