@@ -29,40 +29,41 @@ _YOUNG = 20_000
 
 
 class Crew:
-    """The workers of a run: threads, or spawned processes that die with the coordinator.
+    """The workers of a run, by numbers from 0: threads, or spawned processes that die with the coordinator.
 
-    A worker process watches a pipe to the coordinator and ends at once when that closes (on Linux the kernel kills it, too), holds a lock that a
-    resumed run waits for, and leaves Ctrl-C to the coordinator.
+    A worker does one thing after the other, with the stores that it has open; of an executor that was given, whichever worker is free. A worker
+    process watches a pipe to the coordinator and ends at once when that closes (on Linux the kernel kills it, too), holds a lock that a resumed run
+    waits for, and leaves Ctrl-C to the coordinator.
     """
 
     def __init__(self, workers: int, processes: bool, state: State, executor: Executor | None = None) -> None:
         self.workers = workers
         self._at_work: set[Future[Any]] = set()
         self._ours: Connection | None = None
+        self._executors: list[Executor]
         self._is_given = executor is not None
         if executor is not None:
-            self.executor = executor
+            self._executors = [executor] * workers
         elif processes and workers > 1:
             import multiprocessing  # most runs have one worker, and it takes long
             from concurrent.futures import ProcessPoolExecutor
 
             context = multiprocessing.get_context("spawn")
             theirs, self._ours = context.Pipe(duplex=False)
-            self.executor = ProcessPoolExecutor(
-                workers,
-                mp_context=context,
-                initializer=_start_worker,
-                initargs=(theirs, str(state.path.parent), state.name, os.getpid()),
-            )
+            started_with = theirs, str(state.path.parent), state.name, os.getpid()
+            self._executors = [
+                ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=started_with)
+                for _ in range(workers)
+            ]
             with _deaf_to_ctrl_c():
-                for _ in range(workers):
-                    self.executor.submit(int)  # each starts one
+                for each in self._executors:
+                    each.submit(int)  # starts it
         else:
-            self.executor = ThreadPoolExecutor(workers, thread_name_prefix="migrator")
+            self._executors = [ThreadPoolExecutor(1, "migrator") for _ in range(workers)]
 
-    def submit(self, call: Callable[..., T], /, *arguments: Any) -> Future[T]:
-        """As an executor's; whatever is submitted is ended before the crew is."""
-        future = self.executor.submit(call, *arguments)
+    def submit(self, worker: int, call: Callable[..., T], /, *arguments: Any) -> Future[T]:
+        """As an executor's, to that worker; whatever is submitted is ended before the crew is."""
+        future = self._executors[worker].submit(call, *arguments)
         self._at_work.add(future)
         future.add_done_callback(self._at_work.discard)
         return future
@@ -75,13 +76,13 @@ class Crew:
     def close(self) -> None:
         """Wait for what is at work, and let the workers go.
 
-        Processes are ended at once, as they have nothing more to do and would take a tenth of a second to say goodbye. One that was killed while
-        it waited for work may even have left the others waiting for ever, as it held the lock of the queue.
+        Processes are ended at once, as they have nothing more to do and would take a tenth of a second to say goodbye.
         """
         wait(tuple(self._at_work))
         if not self._is_given:
             self.end_at_once()
-            self.executor.shutdown(wait=True, cancel_futures=True)
+            for each in self._executors:
+                each.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager

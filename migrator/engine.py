@@ -12,13 +12,13 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
-from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
 from migrator.adapters import adapter_for
 from migrator.adapters.base import PAGE_ROWS, Reader, Setting, Sink, Source
@@ -206,20 +206,17 @@ class _Slice:
         result.cursor = after
         if sink is not None:
             sink.begin(self.name)
-        for count, page in enumerate(self.stores.pages(self.partition, after), 1):
-            if most is not None:
-                page.rows = page.rows[: max(0, most - result.read)]
-            came, expected = self.stores.expected(page)
-            self.came += came
-            self._take(expected)
-            result.cursor = page.cursor
+        for count, ready in enumerate(self.stores.pages(self.partition, after, most), 1):
+            self.came += ready.came
+            self._take(ready.expected)
+            result.cursor = ready.cursor
             if count == self.stores.slice_pages:
                 break
         else:
             result.done = True
         if sink is not None:
-            if sink.hasten() and most is None:
-                self.stores.read_ahead(then, None if result.done else (self.partition, result.cursor))
+            if sink.hasten() and most is None and (then is not None or not result.done):
+                self.stores.read_ahead(*(then or (self.partition, result.cursor)))
             self._flush(sink)
         for kind, count in self.sent.items():
             self._tally(kind).written += count
@@ -408,6 +405,23 @@ def _under_its_key(row: Row, there: Row, layout: Layout) -> Row:
 # Opened stores, once a worker ------------------------------------------------------------------------------------------
 
 
+class _Ready(NamedTuple):
+    """A page that was read: the cursor behind it, how many records came with it, and what of them should be in the sink."""
+
+    cursor: Cursor
+    came: int
+    expected: Expected
+
+
+@dataclass
+class _Open:
+    """A partition that waits for its next slice: where that begins, the page that is ready, if one is, and what brings the others."""
+
+    cursor: Cursor
+    rest: Iterator[Page]
+    ready: _Ready | None = None
+
+
 class _Stores:
     """Both stores as one worker has them open, with the iterators that wait for their partition's next slice."""
 
@@ -422,41 +436,41 @@ class _Stores:
         self.slice_pages = SLICE_PAGES * adapter.traits.stretch
         self.duplicates = Duplicates(self.state.duplicates)
         self.pair = Pair(self.source, self.reader, job.kind_map, self.duplicates, job.choice)
-        self._waiting: dict[str, tuple[Cursor, Iterator[Page]]] = {}
-        self._ahead: tuple[Page, tuple[int, Expected]] | None = None
+        self._open: dict[str, _Open] = {}
 
-    def pages(self, partition: Partition, after: Cursor) -> Iterator[Page]:
-        """The pages behind `after`, going on with the iterator that stopped there if it is still here."""
-        cursor, pages = self._waiting.pop(partition.id, (None, None))
-        if pages is None or cursor != after:
-            pages = iter(self.source.pages(partition, after))
-        for page in pages:
-            self._waiting[partition.id] = (page.cursor, pages)
-            yield page
-        self._waiting.pop(partition.id, None)
-
-    def expected(self, page: Page) -> tuple[int, Expected]:
-        """How many records came with a page, and what of them should be in the sink; if that was found out ahead, only once."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] is page:
-            return ahead[1]
-        return page.count + len(page.rejects), self.pair.expected(page)
-
-    def read_ahead(self, *places: tuple[Partition, Cursor] | None) -> None:
-        """Read the page at the first of these places, with which `pages` then begins there. What is wrong with it shows when it is wanted."""
-        partition, after = next(filter(None, places), (None, None))
-        if partition is None:
-            return
-        try:
-            page = next(iter(self.pages(partition, after)), None)
-            if page is None:
-                self._waiting[partition.id] = after, iter(())
+    def pages(self, partition: Partition, after: Cursor, most: int | None = None) -> Iterator[_Ready]:
+        """What is behind `after`, page by page, going on with what is open there; `most` records."""
+        at = self._opened(partition, after)
+        while True:
+            ready, at.ready = at.ready or self._next(at, most), None
+            if ready is None:
                 return
-            rest = self._waiting[partition.id][1]
-            self._ahead = page, self.expected(page)
-            self._waiting[partition.id] = after, chain([page], rest)
-        except Exception:
-            self.forget(partition)
+            if most is not None:
+                most -= ready.came
+            at.cursor = ready.cursor
+            self._open[partition.id] = at
+            yield ready
+
+    def read_ahead(self, partition: Partition, after: Cursor) -> None:
+        """Have a page ready there. What is wrong with it shows when it is wanted."""
+        at = self._opened(partition, after)
+        with suppress(Exception):
+            at.ready = at.ready or self._next(at)
+            self._open[partition.id] = at
+
+    def _opened(self, partition: Partition, after: Cursor) -> _Open:
+        """The partition as it is open there, or anew; until it is put back, nobody else goes on with it."""
+        at = self._open.pop(partition.id, None)
+        return at if at is not None and at.cursor == after else _Open(after, iter(self.source.pages(partition, after)))
+
+    def _next(self, at: _Open, most: int | None = None) -> _Ready | None:
+        page = next(at.rest, None)
+        if page is None:
+            return None
+        if most is not None:
+            page.rows = page.rows[: max(0, most)]
+        came = page.count + len(page.rejects)
+        return _Ready(page.cursor, came, self.pair.expected(page))
 
     @contextmanager
     def sharing(self, part: float) -> Iterator[None]:
@@ -471,10 +485,10 @@ class _Stores:
                 store.share(0)
 
     def forget(self, partition: Partition) -> None:
-        self._waiting.pop(partition.id, None)
+        self._open.pop(partition.id, None)
 
     def close(self) -> None:
-        self._waiting.clear()
+        self._open.clear()
         for store in (self.source, self.reader, self.sink, self.duplicates):
             if store is not None:
                 store.close()
@@ -506,14 +520,15 @@ def read_sink_partition(job: Job, partition: Partition, part: float = 1.0) -> Se
 
 def read_sink_partitions(job: Job, partitions: list[Partition], crew: Crew) -> Iterator[Seen]:
     """The same of each partition, in whatever order they are read: at most `crew.workers` at once."""
-    waiting = deque(partitions)
-    flying: set[Future[Seen]] = set()
+    waiting, idle = deque(partitions), [*range(crew.workers)]
+    flying: dict[Future[Seen], int] = {}
     try:
         while waiting or flying:
-            while waiting and len(flying) < crew.workers:
-                part = part_of_rate(crew.workers, len(waiting) + len(flying))
-                flying.add(crew.submit(read_sink_partition, job, waiting.popleft(), part))
-            finished, flying = wait(flying, return_when=FIRST_COMPLETED)
+            while waiting and idle:
+                part, worker = part_of_rate(crew.workers, len(waiting) + len(flying)), idle.pop(0)
+                flying[crew.submit(worker, read_sink_partition, job, waiting.popleft(), part)] = worker
+            finished, _ = wait(flying, return_when=FIRST_COMPLETED)
+            idle += [flying.pop(future) for future in finished]
             yield from (future.result() for future in finished)
     finally:
         wait(flying)
@@ -525,6 +540,31 @@ def part_of_rate(workers: int, left: int) -> float:
     `left` never grows, so that those under way have no more than this each, and all together never more than the whole.
     """
     return 1 / min(workers, left)
+
+
+class _Turns:
+    """Which partitions wait, and who goes on with each: the worker that has it open, if that is free; those that have waited longest come first."""
+
+    def __init__(self, waiting: Iterable[int]) -> None:
+        self.waiting = deque(waiting)
+        self._of: dict[int, int] = {}  # which worker has it open, or is going to
+
+    def take(self, idle: list[int]) -> tuple[int, int]:
+        """A worker of these, and what it does next; neither waits any longer. Some of both must be there."""
+        ready = ((self._of.get(turn, idle[0]), turn) for turn in self.waiting)
+        stolen = idle[0], self.waiting[0]
+        worker, turn = next((each for each in ready if each[0] in idle), stolen)
+        idle.remove(worker)
+        self.waiting.remove(turn)
+        self._of[turn] = worker
+        return worker, turn
+
+    def following(self, worker: int) -> int | None:
+        """What that worker will most likely do next; it waits on, and is its own from now on. None if all that wait are others'."""
+        following = next((turn for turn in self.waiting if self._of.get(turn, worker) == worker), None)
+        if following is not None:
+            self._of[following] = worker
+        return following
 
 
 # The loop --------------------------------------------------------------------------------------------------------------
@@ -545,15 +585,14 @@ def copy(
     submitted and unsaved. Raises Interrupted, or what a slice raised, when those in flight have been saved.
     """
     state = job.state
-    waiting = deque(turn for turn, progress in enumerate(checkpoint.progress) if not progress.done)
+    turns = _Turns(turn for turn, progress in enumerate(checkpoint.progress) if not progress.done)
+    waiting, idle = turns.waiting, [*range(crew.workers)]
     perhaps_begun = set(waiting) if is_resumed else set()
-    flying: dict[Future[SliceResult], tuple[int, int | None]] = {}  # whose slice, and whose next one is read ahead
+    flying: dict[Future[SliceResult], tuple[int, int]] = {}  # whose slice, and who does it
     failure: BaseException | None = None
     rejected = False
     while True:
-        while (
-            waiting and len(flying) < crew.workers and failure is None and not rejected and stop.signal_number is None
-        ):
+        while waiting and idle and failure is None and not rejected and stop.signal_number is None:
             most = None if job.limit is None else job.limit - sum(tally.read for tally in checkpoint.tallies.values())
             if most is not None and most <= 0:
                 for each in waiting:
@@ -561,24 +600,20 @@ def copy(
                 waiting.clear()
                 break
             part = part_of_rate(crew.workers, len(waiting) + len(flying))
-            turn = waiting.popleft()
+            worker, turn = turns.take(idle)
             at = checkpoint.progress[turn]
             careful = turn in perhaps_begun
             perhaps_begun.discard(turn)
-            taken = {following for _, following in flying.values()}
-            idle = crew.workers - len(flying) - 1  # who take the first of those that wait
-            following = next(islice((each for each in waiting if each not in taken), idle, None), None)
+            following = turns.following(worker) if len(waiting) > len(idle) else None
             then = None if following is None else _place(checkpoint.progress[following])
             arguments = (job, turn, at.partition, at.cursor, at.slices, careful, most, part, then)
-            flying[crew.submit(copy_slice, *arguments)] = turn, following
+            flying[crew.submit(worker, copy_slice, *arguments)] = turn, worker
         if not flying:
             break
         finished, _ = wait(flying, timeout=0.5, return_when=FIRST_COMPLETED)
         for future in finished:
-            turn, following = flying.pop(future)
-            if following is not None and following in waiting:  # first, as the worker that is free now has read it
-                waiting.remove(following)
-                waiting.appendleft(following)
+            turn, worker = flying.pop(future)
+            idle.append(worker)
             try:
                 result = future.result()
             except BrokenExecutor:
@@ -591,12 +626,12 @@ def copy(
                 failure = failure or exc
                 continue
             remember(checkpoint, result)
+            if not result.done:
+                waiting.append(turn)
             if not job.dry:
                 state.save(checkpoint)
             tick(result)
             rejected = rejected or (stop_on_reject and result.rejected > 0)
-            if not result.done:
-                waiting.append(turn)
     if failure is not None:
         raise failure
     if waiting:

@@ -33,6 +33,7 @@ from migrator.engine import (
     Job,
     SliceResult,
     Weights,
+    _Turns,
     copy,
     copy_slice,
     let_go,
@@ -895,15 +896,29 @@ def test_where_a_worker_will_go_on_is_read_ahead_and_each_goes_on_where_it_has_r
     assert run.copy(bench.checkpoint(*parts))
     calls = [(call[2].id, call[3], call[8] and (call[8][0].id, call[8][1])) for call in run.hand.calls]
     assert calls[:4] == [
-        ("0", None, ("2", None)),
-        ("1", None, ("3", None)),
-        ("2", None, ("0", 4)),
-        ("3", None, ("1", 12)),
+        ("0", None, ("1", None)),
+        ("2", None, ("3", None)),
+        ("1", None, ("0", 4)),
+        ("3", None, ("2", 20)),
     ]
-    assert [call[:2] for call in calls[4:8]] == [("0", 4), ("1", 12), ("2", 20), ("3", 28)]
-    assert calls[-1][2] is None
+    assert [call[:2] for call in calls[4:8]] == [("0", 4), ("2", 20), ("1", 12), ("3", 28)]
     assert Counter(each for each in read if each[0] != "flush").most_common(1)[0][1] == 1
     assert len(bench.sink.rows) == 32
+
+
+def test_a_worker_goes_on_with_what_it_has_open_and_takes_over_from_others_at_last() -> None:
+    turns = _Turns([0, 1, 2])
+    assert turns.take(idle := [0, 1]) == (0, 0) and idle == [1]
+    assert turns.following(0) == 1
+    assert turns.take([1]) == (1, 2)
+    assert turns.following(1) is None
+    turns.waiting.append(2)
+    assert turns.take([1, 0]) == (0, 1)  # which has waited longest, and whose worker is free
+    turns.waiting.append(0)
+    assert turns.take([1]) == (1, 2)
+    assert turns.take([1]) == (1, 0)
+    turns.waiting.append(0)
+    assert turns.take([0, 1]) == (1, 0)  # it is the other one's now
 
 
 def test_what_was_read_ahead_in_vain_is_read_anew(bench: Bench, read: list[tuple[str, Any]]) -> None:
@@ -1187,18 +1202,18 @@ def test_a_crew_is_of_threads_unless_processes_are_asked_for_and_worth_it(bench:
     for workers, processes in ((1, True), (2, False)):
         crew = Crew(workers, processes, bench.state)
         try:
-            assert (crew.workers, crew.executor.submit(os.getpid).result()) == (workers, os.getpid())
+            assert (crew.workers, crew._executors[0].submit(os.getpid).result()) == (workers, os.getpid())
             crew.end_at_once()
         finally:
             crew.close()
         with pytest.raises(RuntimeError, match="shutdown"):
-            crew.executor.submit(os.getpid)
+            crew._executors[0].submit(os.getpid)
 
 
 def test_an_executor_that_was_given_is_left_running(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     given = Hand(monkeypatch)
     crew = Crew(3, True, bench.state, given)
-    assert (crew.executor, crew.workers) == (given, 3)
+    assert (crew._executors, crew.workers) == ([given] * 3, 3)
     given.shutdown = lambda *_, **__: pytest.fail("it is not ours to end")  # type: ignore[method-assign]
     crew.close()
 
@@ -1206,8 +1221,8 @@ def test_an_executor_that_was_given_is_left_running(bench: Bench, monkeypatch: p
 def test_closing_a_crew_waits_for_its_workers_and_drops_what_has_not_begun(bench: Bench) -> None:
     crew = Crew(1, False, bench.state)
     begun, go_on = threading.Event(), threading.Event()
-    first = crew.executor.submit(lambda: begun.set() or go_on.wait(30))
-    second = crew.executor.submit(os.getpid)
+    first = crew._executors[0].submit(lambda: begun.set() or go_on.wait(30))
+    second = crew._executors[0].submit(os.getpid)
     assert begun.wait(30)
     threading.Timer(0.2, go_on.set).start()
     crew.close()
@@ -1219,14 +1234,14 @@ def test_closing_a_crew_waits_for_its_workers_and_drops_what_has_not_begun(bench
 def test_a_worker_process_holds_a_lock_ignores_ctrl_c_and_ends_with_the_coordinator(bench: Bench) -> None:
     crew = Crew(2, True, bench.state)
     try:
-        number = crew.executor.submit(os.getpid).result(timeout=120)
+        number = crew._executors[0].submit(os.getpid).result(timeout=120)
         assert number != os.getpid()
         lock = FileLock(bench.state.path / "locks" / f"worker-{number}.lock")
         with pytest.raises(Timeout):
             lock.acquire(timeout=0)
         os.kill(number, signal.SIGINT)
         time.sleep(0.2)
-        assert crew.executor.submit(os.getpid).result(timeout=120) > 0
+        assert crew._executors[0].submit(os.getpid).result(timeout=120) > 0
         worker = psutil.Process(number)
         assert worker.is_running()
         crew.end_at_once()
@@ -1239,7 +1254,7 @@ def test_a_worker_process_holds_a_lock_ignores_ctrl_c_and_ends_with_the_coordina
 
 def test_a_worker_process_ends_when_its_crew_is_closed(bench: Bench) -> None:
     crew = Crew(2, True, bench.state)
-    worker = psutil.Process(crew.executor.submit(os.getpid).result(timeout=120))
+    worker = psutil.Process(crew._executors[0].submit(os.getpid).result(timeout=120))
     crew.close()
     assert not worker.is_running()
 
@@ -1247,7 +1262,7 @@ def test_a_worker_process_ends_when_its_crew_is_closed(bench: Bench) -> None:
 def test_a_worker_process_ends_at_sigterm(bench: Bench) -> None:
     crew = Crew(2, True, bench.state)
     try:
-        worker = psutil.Process(crew.executor.submit(os.getpid).result(timeout=120))
+        worker = psutil.Process(crew._executors[0].submit(os.getpid).result(timeout=120))
         worker.terminate()
         worker.wait(60)
     finally:
@@ -1255,10 +1270,9 @@ def test_a_worker_process_ends_at_sigterm(bench: Bench) -> None:
 
 
 def test_a_worker_process_that_would_not_end_by_itself_is_ended(bench: Bench) -> None:
-    """As it would wait for ever for the lock of a queue that another one held when it was killed."""
     crew = Crew(2, True, bench.state)
-    worker = psutil.Process(crew.executor.submit(os.getpid).result(timeout=120))
-    busy = [crew.executor.submit(time.sleep, 1000) for _ in range(2)]
+    worker = psutil.Process(crew._executors[0].submit(os.getpid).result(timeout=120))
+    busy = [each.submit(time.sleep, 1000) for each in crew._executors]
     while not all(future.running() for future in busy):
         time.sleep(0.01)
     crew.close()
@@ -1305,7 +1319,7 @@ def test_garbage_is_looked_for_less_often_but_by_who_has_chosen_how_often(
 def test_a_worker_process_looks_for_garbage_less_often(bench: Bench) -> None:
     crew = Crew(2, True, bench.state)
     try:
-        assert crew.executor.submit(gc.get_threshold).result(timeout=120)[0] == 20_000
+        assert crew._executors[0].submit(gc.get_threshold).result(timeout=120)[0] == 20_000
     finally:
         crew.close()
 
@@ -1313,7 +1327,7 @@ def test_a_worker_process_looks_for_garbage_less_often(bench: Bench) -> None:
 def test_a_crew_is_closed_when_what_is_at_work_has_ended(bench: Bench) -> None:
     for processes in (False, True):
         crew = Crew(2, processes, bench.state)
-        slow, quick = crew.submit(time.sleep, 0.3), crew.submit(os.getpid)
+        slow, quick = crew.submit(0, time.sleep, 0.3), crew.submit(1, os.getpid)
         crew.close()
         assert slow.result(timeout=0) is None and quick.result(timeout=0) > 0
 
@@ -1322,7 +1336,9 @@ def test_a_worker_process_is_deaf_to_ctrl_c_from_its_first_moment(bench: Bench) 
     """Blocked when it was started, not only ignored once it has imported what it needs; the coordinator goes on hearing it."""
     crew = Crew(2, True, bench.state)
     try:
-        assert signal.SIGINT in crew.executor.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result(timeout=120)
+        assert signal.SIGINT in crew._executors[0].submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result(
+            timeout=120
+        )
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     finally:
         crew.close()
