@@ -23,6 +23,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from migrator.adapters.base import PARTS_FOLDER
+from migrator.digest import Digest
 from migrator.errors import ConfigError, LockedError, StoreError
 from migrator.files import private, put_whole, sync
 from migrator.model import Cursor, Partition, Reject, Row, Snapshot, Tally, shortened
@@ -63,7 +64,7 @@ class Checkpoint:
     ids: list[str] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
-    digests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    digests: dict[str, Digest] = field(default_factory=dict)
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
     proofs: dict[str, dict[str, Any]] = field(default_factory=dict)
     proven: str = "none"
@@ -83,6 +84,7 @@ class Checkpoint:
             "snapshot": asdict(self.snapshot) if self.snapshot else None,
             "progress": [_named(each) | {"partition": _named(each.partition)} for each in self.progress],
             "tallies": {kind: _named(tally) for kind, tally in self.tallies.items()},
+            "digests": {kind: digest.to_plain() for kind, digest in self.digests.items()},
         }
 
     @staticmethod
@@ -102,6 +104,8 @@ def made_of(wanted: Any, plain: Any) -> Any:
     inside = get_args(wanted)
     if wanted is Any or type(plain) is wanted:
         return plain
+    if wanted is Digest:
+        return Digest.from_plain(plain)
     if isinstance(wanted, UnionType):
         return None if plain is None else made_of(inside[0], plain)
     if get_origin(wanted) is list and type(plain) is list:

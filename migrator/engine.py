@@ -25,6 +25,7 @@ from migrator.adapters.base import PAGE_ROWS, Reader, Setting, Sink, Source
 from migrator.checkpoint import Checkpoint, Progress, State
 from migrator.choice import EVERYTHING, Choice
 from migrator.crew import Crew, Stop
+from migrator.digest import Digest
 from migrator.duplicates import Duplicates
 from migrator.errors import AccountError, StoreError, TransientStoreError
 from migrator.layout import Layout
@@ -41,7 +42,7 @@ from migrator.model import (
     Snapshot,
     Tally,
 )
-from migrator.pair import Digest, Expected, Pair
+from migrator.pair import Expected, Pair
 from migrator.proof import Seen, read_sink
 from migrator.values import Value
 
@@ -650,9 +651,7 @@ def remember(checkpoint: Checkpoint, result: SliceResult) -> None:
     for kind, tally in result.tallies.items():
         checkpoint.tallies.setdefault(kind, Tally()).add(tally)
     for kind, digest in result.digests.items():
-        total = Digest.from_plain(checkpoint.digests[kind]) if kind in checkpoint.digests else Digest()
-        total.add(digest)
-        checkpoint.digests[kind] = total.to_plain()
+        checkpoint.digests.setdefault(kind, Digest()).add(digest)
     for kind, weights in result.weights.items():
         summed = Weights(**checkpoint.weights.get(kind, {}))
         summed.add(weights)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from migrator.adapters.base import Reader, Sink, Source
 from migrator.binding import reading
 from migrator.checkpoint import Checkpoint, Progress
 from migrator.crew import Crew, Stop
+from migrator.digest import Digest
 from migrator.duplicates import Duplicates
 from migrator.engine import (
     SLICE_ROWS,
@@ -29,7 +31,7 @@ from migrator.engine import (
 )
 from migrator.errors import ConfigError, StoreError
 from migrator.model import FOREIGN, Existing, Row, Tally, counted
-from migrator.pair import Digest, Pair, carries_foreign
+from migrator.pair import Pair, carries_foreign
 from migrator.plan import (
     keeps_keys,
     must_take_files,
@@ -408,7 +410,7 @@ class Migration:
 
     def _verify(self, job: Job, source: Source, sink: Sink, checkpoint: Checkpoint, crew: Crew, stop: Stop) -> None:
         options, report = self.options, self.report
-        ours = {kind: Digest.from_plain(plain) for kind, plain in checkpoint.digests.items()}
+        ours = deepcopy(checkpoint.digests)
         for kind in self.plan.kinds:
             report.kind(kind).proof.source = ours.get(kind, Digest())
         if options.proof == "none" or options.limit:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
 
 from migrator.adapters.base import Reader, Source
 from migrator.choice import EVERYTHING, Choice
+from migrator.digest import BUCKETS, Digest
 from migrator.duplicates import Duplicates
 from migrator.layout import Layout
 from migrator.model import (
@@ -35,8 +36,6 @@ from migrator.model import (
 from migrator.plain import Pattern, Signature, identity_pattern
 from migrator.values import Value, canonical, digest16, digest_bytes, from_json
 
-BUCKETS = 256
-
 READ_STORES = ("sql", "dynamodb")
 """Stores that applications read; files of ours only travel."""
 
@@ -44,59 +43,6 @@ DUE_SECONDS = 30 * 24 * 3600
 """Rows that the sink deletes within so many seconds are counted and told."""
 
 
-@dataclass(slots=True)
-class Digest:
-    """Count, and the sum modulo 2^128 of a 128-bit hash of each record's canonical bytes, kept per bucket of the identity's hash.
-
-    It does not depend on order, adds up over slices, and sees a record that is there twice (XOR would not).
-    """
-
-    count: int = 0
-    sums: dict[int, int] = field(default_factory=dict)
-
-    def note(self, bucket: int, hashed: int) -> None:
-        self.count += 1
-        self.sums[bucket] = (self.sums.get(bucket, 0) + hashed) & _MASK
-
-    def note_all(self, keys: Iterable[bytes], said: Sequence[bytes]) -> None:
-        """Note many, by the bytes of their identities, which tell their buckets, and of themselves."""
-        sums = [0] * BUCKETS
-        for identity, hashed in zip(map(digest_bytes, keys), map(digest16, said), strict=True):
-            sums[identity[-1]] += hashed  # the rest of a number by 256 is its last byte
-        self.add(Digest(len(said), {bucket: value & _MASK for bucket, value in enumerate(sums) if value}))
-
-    def add(self, other: Digest) -> None:
-        self.count += other.count
-        if not self.sums:
-            self.sums = dict(other.sums)
-            return
-        for bucket, value in other.sums.items():
-            self.sums[bucket] = (self.sums.get(bucket, 0) + value) & _MASK
-
-    def subtract(self, other: Digest) -> None:
-        """Take back what `add` added."""
-        self.count -= other.count
-        for bucket, value in other.sums.items():
-            self.sums[bucket] = (self.sums.get(bucket, 0) - value) & _MASK
-
-    @property
-    def hex(self) -> str:
-        return f"{sum(self.sums.values()) & _MASK:032x}"
-
-    def bad_buckets(self, other: Digest) -> set[int]:
-        return {b for b in self.sums.keys() | other.sums.keys() if self.sums.get(b, 0) != other.sums.get(b, 0)}
-
-    def to_plain(self) -> dict[str, object]:
-        return {"count": self.count, "sums": {str(b): f"{v:x}" for b, v in self.sums.items()}}
-
-    @staticmethod
-    def from_plain(plain: dict[str, object]) -> Digest:
-        sums = plain["sums"]
-        assert isinstance(sums, dict)
-        return Digest(int(str(plain["count"])), {int(b): int(v, 16) for b, v in sums.items()})
-
-
-_MASK = (1 << 128) - 1
 _FEW = 32  # rows that are not worth halving
 _UNKNOWN = Pattern(())
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from migrator.digest import BUCKETS, Digest
 from migrator.layout import Layout
 from migrator.model import Origin, Partition, Row, Tally
-from migrator.pair import BUCKETS, Digest, Expected, Pair
+from migrator.pair import Expected, Pair
 from migrator.values import AROUND, Value, from_json, to_json
 
 WANTED_PARTITIONS = 16

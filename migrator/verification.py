@@ -16,12 +16,13 @@ from migrator.adapters.base import Reader, Source
 from migrator.binding import reading
 from migrator.checkpoint import State
 from migrator.choice import EVERYTHING, Choice
+from migrator.digest import Digest
 from migrator.duplicates import Duplicates
 from migrator.engine import WANTED_PARTITIONS
 from migrator.errors import ConfigError
 from migrator.model import FOREIGN, Page, Row, Snapshot
 from migrator.options import Options
-from migrator.pair import Digest, Pair
+from migrator.pair import Pair
 from migrator.plan import Plan, rate_words, told_words
 from migrator.report import Report
 from migrator.run import Run, Show, now_words

@@ -22,6 +22,7 @@ from filelock import FileLock
 from migrator import checkpoint as checkpoints
 from migrator.adapters.base import PARTS_FOLDER
 from migrator.checkpoint import NOTES, Checkpoint, Progress, State, fingerprint, jobs, state_root, write_whole
+from migrator.digest import Digest
 from migrator.errors import ConfigError, LockedError, StoreError
 from migrator.model import Origin, Partition, Reject, Row, Snapshot, Tally
 from migrator.values import to_json
@@ -75,7 +76,7 @@ def full_checkpoint() -> Checkpoint:
         ids=["ana"],
         progress=[Progress(Partition("p", {"from": 1}), {"after": [1, "k"]}, 3, True), Progress(Partition("q", {}))],
         tallies={"fact": Tally(read=2, written=1, rejected=1)},
-        digests={"fact": {"count": 1, "sums": {"7": "ff"}}},
+        digests={"fact": Digest(1, {7: 255})},
         weights={"fact": {"bytes": 5}},
         proofs={"fact": {"missing": 1}},
         proven="digest",
@@ -178,6 +179,14 @@ def test_what_cannot_be_written_stays_as_it_was_and_names_the_next_step(state: S
         (("tallies",), ["fact"]),
         (("tallies", "fact"), 1),
         (("tallies", "fact", "read"), "2"),
+        (("digests", "fact"), 1),
+        (("digests", "fact"), {"count": 1}),
+        (("digests", "fact", "count"), "2"),
+        (("digests", "fact", "count"), True),
+        (("digests", "fact", "sums"), ["7"]),
+        (("digests", "fact", "sums"), {"seven": "ff"}),
+        (("digests", "fact", "sums", "7"), "xyz"),
+        (("digests", "fact", "sums", "7"), 255),
         (("snapshot", "words"), None),
         (("progress", 0, "partition"), {}),
         (("progress", 0, "slices"), None),

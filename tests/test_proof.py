@@ -10,9 +10,10 @@ import pytest
 
 from migrator.adapters import memory
 from migrator.adapters.base import Setting
+from migrator.digest import Digest
 from migrator.duplicates import Duplicates
 from migrator.model import Cursor, Foreign, Origin, Page, Partition, Reject, Row, Tally
-from migrator.pair import Digest, Pair
+from migrator.pair import Pair
 from migrator.proof import (
     WANTED_PARTITIONS,
     Difference,
