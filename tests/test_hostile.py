@@ -40,6 +40,7 @@ from migrator.adapters.jsonfile.skimming import Skimmer
 from migrator.adapters.jsonfile.text import Broken, Entries, Found, Proof, Scanner, parsed
 from migrator.checkpoint import FORMAT, Checkpoint, Progress, State, jobs
 from migrator.config import resolve
+from migrator.digest import Digest
 from migrator.errors import MigratorError, RecordError
 from migrator.mapping_file import load_mapping
 from migrator.model import Foreign, Partition, Reject, Row, Snapshot, Tally
@@ -450,7 +451,7 @@ def _checkpoint() -> Checkpoint:
         snapshot=Snapshot("s", None, "words", {"path": "x"}),
         progress=[Progress(Partition("0", {"start": 0, "end": None}, True), [1], 2, False)],
         tallies={"fact": Tally(read=2, written=2)},
-        digests={"fact": {"count": 2, "sums": {"1": "ff"}}},
+        digests={"fact": Digest(2, {1: 255})},
         weights={"fact": {"bytes": 7}},
         proofs={"fact": {"missing": 0}},
         retyped={"fact": 1},
