@@ -61,6 +61,10 @@ class Crew:
         else:
             self._executors = [ThreadPoolExecutor(1, "migrator") for _ in range(workers)]
 
+    @property
+    def are_processes(self) -> bool:
+        return self._ours is not None
+
     def submit(self, worker: int, call: Callable[..., T], /, *arguments: Any) -> Future[T]:
         """As an executor's, to that worker; whatever is submitted is ended before the crew is."""
         future = self._executors[worker].submit(call, *arguments)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,19 +35,32 @@ class Duplicates:
             self.close()  # there are none, and nobody need ask page by page
 
     @staticmethod
-    def build(path: Path, rows: Iterable[Row], kinds: Mapping[str, Kind], apart: Callable[[Row], bytes]) -> int:
-        """Make the index from rows among which every repeated identity is found; the number of losers.
+    def note(path: Path, rows: Iterable[Row], kinds: Mapping[str, Kind], apart: Callable[[Row], bytes]) -> None:
+        """Write down of some of the rows what `build` needs of them."""
+        with _seen(path) as db:
+            db.execute("BEGIN")
+            db.executemany("INSERT INTO seen VALUES (?, ?, ?)", _entries(rows, kinds, apart))
+            db.execute("COMMIT")
+
+    @staticmethod
+    def build(
+        path: Path,
+        rows: Iterable[Row],
+        kinds: Mapping[str, Kind],
+        apart: Callable[[Row], bytes],
+        notes: Iterable[Path] = (),
+    ) -> int:
+        """Make the index from rows among which every repeated identity is found, and from what was noted of others; the number of losers.
 
         `apart` is what tells a row from others of its identity in the sink: those that it can hold side by side are no duplicates (H3).
         """
         path.unlink(missing_ok=True)
         aside = path.with_name(path.name + ".tmp")
-        private(aside).close()  # keys hold people's names
-        db = sqlite3.connect(aside, isolation_level=None)
-        try:
-            db.execute("PRAGMA journal_mode = OFF")
-            db.execute("PRAGMA synchronous = OFF")
-            db.execute("CREATE TABLE seen (identity BLOB, rank, place TEXT)")
+        with _seen(aside) as db:
+            for each in notes:
+                db.execute("ATTACH ? AS noted", (str(each),))
+                db.execute("INSERT INTO seen SELECT * FROM noted.seen")
+                db.execute("DETACH noted")
             db.execute("CREATE TABLE losers (place TEXT PRIMARY KEY) WITHOUT ROWID")
             db.execute("BEGIN")
             db.executemany("INSERT INTO seen VALUES (?, ?, ?)", _entries(rows, kinds, apart))
@@ -58,10 +71,6 @@ class Duplicates:
             (count,) = db.execute("SELECT count(*) FROM losers").fetchone()
             db.execute("DROP TABLE seen")
             db.execute("COMMIT")
-        except sqlite3.OperationalError as exc:
-            raise StoreError(f"{path}: {exc}; make room there, or choose another folder with --state") from exc
-        finally:
-            db.close()
         aside.replace(path)
         return int(count)
 
@@ -92,6 +101,22 @@ class Duplicates:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+@contextmanager
+def _seen(path: Path) -> Iterator[sqlite3.Connection]:
+    """A new file for identities, ranks and places, while the block lasts. Raises StoreError if the disk will not have it."""
+    private(path).close()  # keys hold people's names
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode = OFF")
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("CREATE TABLE seen (identity BLOB, rank, place TEXT)")
+        yield db
+    except sqlite3.OperationalError as exc:
+        raise StoreError(f"{path}: {exc}; make room there, or choose another folder with --state") from exc
+    finally:
+        db.close()
 
 
 def _entries(

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from migrator.adapters import adapter_for
 from migrator.adapters.base import PAGE_ROWS, Reader, Setting, Sink, Source
@@ -45,6 +45,8 @@ from migrator.model import (
 from migrator.pair import Expected, Pair
 from migrator.proof import Seen, read_sink
 from migrator.values import Value
+
+T = TypeVar("T")
 
 SLICE_PAGES = 2
 SLICE_ROWS = SLICE_PAGES * PAGE_ROWS
@@ -512,6 +514,22 @@ def let_go(job: Job) -> None:
         stores.close()
 
 
+def get_ready(*stores: str) -> None:
+    """What a worker does while there is nothing else to do: import what it will need for such stores."""
+    for store in stores:
+        adapter_for(store)
+
+
+def note_repeated(job: Job, partition: Partition, part: float = 1.0) -> Path:
+    """Note what one partition of the source adds to the rows that may share an identity; the file where that is."""
+    stores = _opened(job)
+    path = stores.state.scratch / f"repeated-{partition.id.replace('/', '-')}.sqlite"
+    with stores.sharing(part):
+        rows = stores.source.repeated(job.kinds, partition)
+        Duplicates.note(path, rows, job.kind_map, stores.reader.apart)
+    return path
+
+
 def read_sink_partition(job: Job, partition: Partition, part: float = 1.0) -> Seen:
     """What one partition of the sink holds, for verifying on many workers; `part` is of the stores' rates."""
     stores = _opened(job)
@@ -519,15 +537,17 @@ def read_sink_partition(job: Job, partition: Partition, part: float = 1.0) -> Se
         return read_sink(stores.pair, [partition], lambda records: None)
 
 
-def read_sink_partitions(job: Job, partitions: list[Partition], crew: Crew) -> Iterator[Seen]:
-    """The same of each partition, in whatever order they are read: at most `crew.workers` at once."""
+def by_partition(
+    call: Callable[[Job, Partition, float], T], job: Job, partitions: list[Partition], crew: Crew
+) -> Iterator[T]:
+    """What a call gives of each partition, in whatever order they come: at most `crew.workers` at once, which share the stores' rates."""
     waiting, idle = deque(partitions), [*range(crew.workers)]
-    flying: dict[Future[Seen], int] = {}
+    flying: dict[Future[T], int] = {}
     try:
         while waiting or flying:
             while waiting and idle:
                 part, worker = part_of_rate(crew.workers, len(waiting) + len(flying)), idle.pop(0)
-                flying[crew.submit(worker, read_sink_partition, job, waiting.popleft(), part)] = worker
+                flying[crew.submit(worker, call, job, waiting.popleft(), part)] = worker
             finished, _ = wait(flying, return_when=FIRST_COMPLETED)
             idle += [flying.pop(future) for future in finished]
             yield from (future.result() for future in finished)
@@ -619,9 +639,7 @@ def copy(
                 result = future.result()
             except BrokenExecutor:
                 stop.check()  # a signal to the whole group ends the workers too
-                failure = failure or StoreError(
-                    "a worker process died (out of memory, or killed): run the same command again to resume"
-                )
+                failure = failure or a_worker_died()
                 continue
             except Exception as exc:
                 failure = failure or exc
@@ -638,6 +656,10 @@ def copy(
     if waiting:
         stop.check()
     return not waiting
+
+
+def a_worker_died() -> StoreError:
+    return StoreError("a worker process died (out of memory, or killed): run the same command again to resume")
 
 
 def _place(progress: Progress) -> tuple[Partition, Cursor]:

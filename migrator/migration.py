@@ -6,7 +6,7 @@ Knows when a thing is done and what is saved by then; leaves moving data to `eng
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from migrator import proof as proofs
 from migrator.adapters.base import Reader, Sink, Source
 from migrator.binding import reading
 from migrator.checkpoint import Checkpoint, Progress
+from migrator.choice import Choice
 from migrator.crew import Crew, Stop
 from migrator.digest import Digest
 from migrator.duplicates import Duplicates
@@ -24,10 +25,13 @@ from migrator.engine import (
     WANTED_PARTITIONS,
     Job,
     SliceResult,
+    a_worker_died,
+    by_partition,
     copy,
+    get_ready,
     let_go,
+    note_repeated,
     read_sink_partition,
-    read_sink_partitions,
 )
 from migrator.errors import ConfigError, StoreError
 from migrator.model import FOREIGN, Existing, Row, Tally, counted
@@ -66,6 +70,7 @@ class Migration:
         self.run, self.executor = run, executor
         self.options, self.show, self.report = run.options, run.show, run.report
         self.dry = run.options.dry_run
+        self._crew: Crew | None = None
 
     def go(self) -> None:
         plan = self.plan = self.run.planned("dry-run" if self.dry else "migrate")
@@ -157,6 +162,7 @@ class Migration:
         else:
             self.show.say(f"no checkpoint in {self.state.path}: a new job")
         source = self.run.opened(store.adapter.source(store.address, setting))
+        self._hire_early(source)
         with self.show.step("taking a snapshot of the source"):
             self.snapshot = source.snapshot()
         return source
@@ -190,10 +196,13 @@ class Migration:
         checkpoint = Checkpoint(state.name, plan.describes, self.report.started, snapshot=self.snapshot)
         compared = (*plan.kinds, FOREIGN) if carries_foreign(source, reader, plan.kinds) else plan.kinds
         checkpoint.sink_was_empty = not reader.holds(compared).any
+        checkpoint.progress = [Progress(each) for each in source.partitions(plan.kinds, WANTED_PARTITIONS)]
         if plan.source.address.store == "dynamodb":
             self.show.say("the table is read once more, for records that lie under two keys (half a unit for 4 KB)")
         with self.show.step("looking for records that share an identity"):
-            losers = Duplicates.build(state.duplicates, source.repeated(plan.kinds), plan.mapping.kinds, reader.apart)
+            notes = self._noted_by_workers(source, checkpoint)
+            rows = source.repeated(plan.kinds) if notes is None else ()
+            losers = Duplicates.build(state.duplicates, rows, plan.mapping.kinds, reader.apart, notes or ())
         checkpoint.repeated = losers
         if losers and self.options.on_duplicate == "stop":
             some = ", ".join(Duplicates.some(state.duplicates, 3))
@@ -203,9 +212,23 @@ class Migration:
             )
         if self.options.user is not None:
             checkpoint.ids = self._ids_of_user(source)
-        partitions = source.partitions(plan.kinds, WANTED_PARTITIONS)
-        checkpoint.progress = [Progress(partition) for partition in partitions]
         self.checkpoint = checkpoint
+
+    def _noted_by_workers(self, source: Source, checkpoint: Checkpoint) -> list[Path] | None:
+        """What several workers note of rows that may share an identity, where they can read them; else None."""
+        workers, processes = self._workers(checkpoint, source.size_hint())
+        if not (processes and source.repeats_by_part):
+            return None
+        job = replace(self._job(Existing.REFUSE, False, self.plan.choice), id=f"{self.report.run_id}-look", dry=True)
+        partitions = [progress.partition for progress in checkpoint.progress]
+        crew = self._hired(workers, processes)
+        with Stop().listening() as stop:
+            stop.on_first = crew.end_at_once  # nothing is lost with it
+            try:
+                return [*by_partition(note_repeated, job, partitions, crew)]
+            except BrokenExecutor as exc:
+                stop.check()
+                raise a_worker_died() from exc
 
     def _ids_of_user(self, source: Source) -> list[str]:
         """The user's id, and those of the user's sessions, under which the conversation lies (fact sheet 2.12): one reading of the source."""
@@ -292,17 +315,39 @@ class Migration:
         self.show.plan(lines)
 
     def _workers(self, checkpoint: Checkpoint, hint: int | None) -> tuple[int, bool]:
-        source, sink = self.plan.source.traits, self.plan.sink.traits
+        """How many, and whether they are processes."""
         partitions = [progress.partition for progress in checkpoint.progress]
-        if (
-            any(partition.sequential for partition in partitions)
-            or not (sink.parallel or self.dry)
-            or self.options.limit
-        ):
+        if any(partition.sequential for partition in partitions):
             return 1, False
-        workers = max(1, min(self.options.worker_count, len(partitions)))
-        alone = source.in_process or sink.in_process
-        return workers, self.options.processes and not alone and workers > 1 and (hint is None or hint >= SMALL)
+        workers = max(1, min(self._most_workers(), len(partitions)))
+        return workers, self._are_processes(workers, hint)
+
+    def _most_workers(self) -> int:
+        may_be_several = (self.plan.sink.traits.parallel or self.dry) and not self.options.limit
+        return self.options.worker_count if may_be_several else 1
+
+    def _are_processes(self, workers: int, hint: int | None) -> bool:
+        alone = self.plan.source.traits.in_process or self.plan.sink.traits.in_process
+        return self.options.processes and not alone and workers > 1 and (hint is None or hint >= SMALL)
+
+    def _hire_early(self, source: Source) -> None:
+        """Start worker processes where the job will most likely have some: they get ready while a snapshot is taken."""
+        most, hint = self._most_workers(), source.size_hint()
+        if hint is not None and self.executor is None and self._are_processes(most, hint):
+            self._hired(most, True)
+
+    def _hired(self, workers: int, processes: bool) -> Crew:
+        """The workers of this run: those that were hired before, where they are such and enough."""
+        crew, stores = self._crew, (self.plan.source.address.store, self.plan.sink.address.store)
+        if crew is not None:
+            if crew.are_processes == processes and crew.workers >= workers:
+                return crew
+            crew.close()
+        hired = self._crew = Crew(workers, processes, self.state, self.executor)
+        self.run.opened(hired)
+        for worker in range(workers) if hired.are_processes else ():
+            hired.submit(worker, get_ready, *stores)
+        return hired
 
     # writing
 
@@ -315,24 +360,8 @@ class Migration:
         existing = Existing(self.options.existing)
         if plan.sink.traits.whole or (checkpoint.sink_was_empty and existing not in (Existing.KEEP, Existing.NEWER)):
             existing = Existing.EMPTY
-        choice = self.choice = replace(plan.choice, ids=tuple(checkpoint.ids))
-        job = Job(
-            f"{state.name}-{self.report.run_id}",
-            plan.source.address,
-            plan.sink.address,
-            plan.source.layout,
-            plan.sink.layout,
-            plan.kinds,
-            str(state.path.parent),
-            state.name,
-            self.snapshot,
-            existing,
-            checkpoint.sink_was_empty,
-            self.dry,
-            plan.setting_options,
-            choice,
-            self.options.limit,
-        )
+        self.choice = replace(plan.choice, ids=tuple(checkpoint.ids))
+        job = self._job(existing, checkpoint.sink_was_empty, self.choice)
         sink: Sink | None = None
         if not self.dry:
             sink = self.run.opened(
@@ -352,7 +381,7 @@ class Migration:
                 self.run.is_resumable = state.checkpoint_file.exists()
                 raise
         with Stop().listening() as stop:
-            crew = Crew(self.workers, self.processes, state, self.executor)
+            crew = self._hired(self.workers, self.processes)
             stop.on_first = lambda: self.show.say(
                 "stopping: the slices in flight are finished and saved (again: stop at once)"
             )
@@ -375,6 +404,26 @@ class Migration:
                         raise
                     self.show.say(str(exc))  # why the run ends is something else
         self._end(checkpoint)
+
+    def _job(self, existing: Existing, sink_was_empty: bool, choice: Choice) -> Job:
+        plan, state = self.plan, self.state
+        return Job(
+            f"{state.name}-{self.report.run_id}",
+            plan.source.address,
+            plan.sink.address,
+            plan.source.layout,
+            plan.sink.layout,
+            plan.kinds,
+            str(state.path.parent),
+            state.name,
+            self.snapshot,
+            existing,
+            sink_was_empty,
+            self.dry,
+            plan.setting_options,
+            choice,
+            self.options.limit,
+        )
 
     def _copy(self, job: Job, checkpoint: Checkpoint, crew: Crew, stop: Stop) -> None:
         stop_on_reject = (self.options.on_reject or ("continue" if self.dry else "stop")) == "stop"
@@ -449,7 +498,7 @@ class Migration:
             if any(partition.sequential for partition in partitions) or crew.workers == 1:
                 results: Iterator[proofs.Seen] = (read_sink_partition(job, partition) for partition in partitions)
             else:
-                results = read_sink_partitions(job, partitions, crew)
+                results = by_partition(read_sink_partition, job, partitions, crew)
             for result in results:
                 stop.check()
                 seen.add(result)

@@ -237,6 +237,8 @@ class _Values(Sequence[Sequence[Value]]):
 
 def _of_strings(column: Sequence[str]) -> list[bytes] | None:
     try:
+        if b"\\" not in orjson.dumps(column):
+            return [*map(str.encode, column)]
         text = orjson.dumps(column, option=orjson.OPT_INDENT_2)  # within a string there is no line break as it is
     except TypeError:
         return None

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from migrator.adapters.base import Sink, Source
 from migrator.checkpoint import State, state_root
-from migrator.crew import collect_rarely
+from migrator.crew import Crew, collect_rarely
 from migrator.duplicates import Duplicates
 from migrator.errors import MigratorError
 from migrator.options import Options
@@ -78,7 +78,7 @@ class Run:
         self.state: State | None = None
         self.is_resumable = False
         """Whether a later run could go on with what this one leaves in the scratch folder, a snapshot above all."""
-        self._open: list[Source | Sink | Duplicates] = []
+        self._open: list[Source | Sink | Duplicates | Crew] = []
 
     def __enter__(self) -> Run:
         self._collect_as_before = collect_rarely()

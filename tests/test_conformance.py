@@ -588,6 +588,9 @@ def test_repeated_finds_every_two_of_one_identity_unless_the_store_guarantees_th
     doubtful = [kind for kind in KINDS if not source.guarantees(kind)]
     found = list(source.repeated(KINDS))
     assert {row.kind for row in found} <= set(doubtful)
+    if source.repeats_by_part:
+        by_part = [row for part in source.partitions(KINDS, 4) for row in source.repeated(KINDS, part)]
+        assert {(row.kind, row.place) for row in by_part} == {(row.kind, row.place) for row in found}
 
 
 # Pages and partitions --------------------------------------------------------------------------------------------------

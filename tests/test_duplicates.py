@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tempfile
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import migrator
+from migrator import migration
 from migrator.duplicates import Duplicates
+from migrator.engine import note_repeated
 from migrator.errors import StoreError
 from migrator.mapping_file import load_mapping
 from migrator.model import Row
+from migrator.values import to_json
 from tables import client_of, create
 
 KINDS = load_mapping("luminoracore-v1.1").kinds
@@ -50,8 +55,30 @@ def winner(*times: Any) -> Any:
     return left
 
 
+def losers_noted_apart(parts: list[list[Row]]) -> set[str]:
+    """The same of rows that several have read."""
+    with tempfile.TemporaryDirectory() as folder:
+        notes = [Path(folder) / f"note {number}" for number in range(len(parts) - 1)]
+        for note, rows in zip(notes, parts):
+            Duplicates.note(note, rows, KINDS, lambda row: b"")
+        path = Path(folder) / "duplicates.sqlite"
+        Duplicates.build(path, parts[-1], KINDS, lambda row: b"", notes)
+        duplicates = Duplicates(path)
+        losers = duplicates.losers([row for rows in parts for row in rows])
+        duplicates.close()
+    return losers
+
+
 TIMES = st.none() | st.datetimes(min_value=datetime(2000, 1, 1)).map(datetime.isoformat) | st.sampled_from(["", "x"])
 ROWS = st.lists(st.tuples(st.sampled_from("abc"), TIMES), max_size=8)
+
+
+@given(rows=ROWS, cuts=st.lists(st.integers(0, 8), max_size=11))
+def test_it_does_not_matter_who_has_noted_what(rows: list[tuple[str, Any]], cuts: list[int]) -> None:
+    facts = [fact(key, time, str(place)) for place, (key, time) in enumerate(rows)]
+    borders = [0, *sorted(cuts), 8]
+    parts = [facts[start:end] for start, end in pairwise(borders)]
+    assert losers_noted_apart(parts) == losers_of(facts)
 
 
 @given(rows=ROWS, data=st.data())
@@ -166,6 +193,35 @@ def test_a_full_disk_is_no_bug(tmp_path: Path) -> None:
         patch.setattr(sqlite3, "connect", lambda *args, **options: real(*args, **options, factory=Full))
         with pytest.raises(StoreError, match=r"full; make room there, or choose another folder with --state"):
             Duplicates.build(path, [fact("k", None, "1")], KINDS, lambda row: b"")
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_records_of_one_identity_are_found_by_several_workers(
+    processes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reads another part of the file, and the two that are of one identity lie at its ends."""
+    monkeypatch.setattr("migrator.migration.SMALL", 0)
+    lines = [fact(f"k{n}", f"2026-01-01T00:00:{n % 60:02}", "", value="x" * 20_000).to_plain() for n in range(500)]
+    lines += [fact(f"k{n}", f"2026-02-01T00:00:00+0{n}:00", "", value="new").to_plain() for n in range(3)]
+    path, state = tmp_path / "facts.jsonl", str(tmp_path / "state")
+    path.write_bytes(b"".join(to_json(line) + b"\n" for line in lines))
+    noted, real = list[Path](), migration.by_partition
+
+    def by_partition(call: Any, *rest: Any) -> Any:
+        found = [*real(call, *rest)]
+        noted.extend(found if call is note_repeated else [])
+        return found
+
+    monkeypatch.setattr(migration, "by_partition", by_partition)
+    options = migrator.Options(workers=2, processes=processes, state=state)
+    report = migrator.migrate(path, tmp_path / "out.jsonl", options)
+    assert (report.outcome, report.proven) == ("done", "digest")
+    tally = report.kinds["fact"].tally
+    assert (tally.read, tally.written, tally.duplicates) == (503, 500, 3)
+    assert [path.name for path in sorted(noted)] == ["repeated-0000.sqlite", "repeated-0001.sqlite"][: 2 * processes]
+    assert report.duplicates_file is not None
+    lost = [json.loads(line)["record"] for line in Path(report.duplicates_file).read_bytes().splitlines()]
+    assert sorted(each["key"] for each in lost) == ["k0", "k1", "k2"] and "new" not in [each["value"] for each in lost]
 
 
 # Under whatever key ------------------------------------------------------------------------------------------------------

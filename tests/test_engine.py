@@ -35,12 +35,12 @@ from migrator.engine import (
     SliceResult,
     Weights,
     _Turns,
+    by_partition,
     copy,
     copy_slice,
     let_go,
     part_of_rate,
     read_sink_partition,
-    read_sink_partitions,
     remember,
     slice_name,
 )
@@ -1132,21 +1132,21 @@ def test_every_partition_of_the_sink_is_read_by_no_more_than_the_workers(
     bench.fill([], [fact(n) for n in range(10)])
     run = Run(bench, monkeypatch, workers)
     parts = [Partition(f"{n}", {"from": 2 * n, "to": 2 * n + 2}) for n in range(5)]
-    seen = list(read_sink_partitions(bench.job, parts, run.crew))
+    seen = list(by_partition(read_sink_partition, bench.job, parts, run.crew))
     assert [each.digests["fact"].count for each in seen] == [2] * 5
     assert run.hand.together == workers
     assert [call[1] for call in run.hand.calls] == parts
     assert [call[2] for call in run.hand.calls][: 5 - workers] == [1 / workers] * (5 - workers)
-    assert list(read_sink_partitions(bench.job, [], run.crew)) == []
+    assert list(by_partition(read_sink_partition, bench.job, [], run.crew)) == []
 
 
 def test_what_fails_while_it_is_read_is_told_when_the_others_have_ended(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(bench, monkeypatch, 2)
-    monkeypatch.setattr(engine, "read_sink_partition", lambda job, part, share: 1 / int(part.id))
+    parts = [Partition(each) for each in "0123"]
     with pytest.raises(ZeroDivisionError):
-        list(read_sink_partitions(bench.job, [Partition(each) for each in "0123"], run.crew))
+        list(by_partition(lambda job, part, share: 1 / int(part.id), bench.job, parts, run.crew))
     assert (len(run.hand.calls), run.hand.flying) == (2, {})
 
 

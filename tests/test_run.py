@@ -8,26 +8,31 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import migrator
 import proxy
-from migrator import Options, commands, engine
+from migrator import Options, commands, engine, migration
 from migrator.adapters import memory
 from migrator.adapters.base import Flushed
+from migrator.adapters.sql.source import SqlSource
 from migrator.checkpoint import Checkpoint
 from migrator.engine import _Slice
-from migrator.errors import AccountError
+from migrator.errors import AccountError, ConfigError, Interrupted, StoreError
 from migrator.mapping_file import load_mapping
 from migrator.model import Existing, Page, Reject
 from migrator.pair import Pair
+from migrator.values import to_json
 from tables import client_of
 
 KINDS = load_mapping("luminoracore-v1.1").kinds
+DATA = Path(__file__).parent / "data"
 
 
 pytestmark = pytest.mark.usefixtures("own_states")
@@ -688,3 +693,78 @@ def test_while_a_run_lasts_garbage_is_collected_less_often_and_as_before_when_it
     finally:
         gc.set_threshold(*before)
         memory.forget(f"{sink}-b")
+
+
+# Workers that are there early -----------------------------------------------------------------------------------------
+
+
+def workers_now() -> int:
+    """How many worker processes this process has."""
+    return sum("--multiprocessing-fork" in child.cmdline() for child in psutil.Process().children())
+
+
+def wide_lines(path: Path, count: int) -> Path:
+    """Facts of 20 KB, so that few make several partitions."""
+    facts = ({"kind": "fact", "record": fact("ana", f"k{n}", "x" * 20_000)} for n in range(count))
+    path.write_bytes(b"".join(to_json(each) + b"\n" for each in facts))
+    return path
+
+
+def test_worker_processes_get_ready_while_a_snapshot_is_taken_and_end_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, real = list[int](), SqlSource.snapshot
+    monkeypatch.setattr(SqlSource, "snapshot", lambda self: seen.append(workers_now()) or real(self))
+    options = Options(workers=2, processes=True)
+    for small in (0, 1 << 40):
+        monkeypatch.setattr("migrator.migration.SMALL", small)
+        report = migrator.migrate(DATA / "chat.db", tmp_path / f"{small}.jsonl", options)
+        assert report.outcome == "done"
+        assert workers_now() == 0
+    assert seen == [2, 0]
+    monkeypatch.setattr("migrator.migration.SMALL", 0)
+    empty = tmp_path / "empty.db"
+    with closing(sqlite3.connect(DATA / "chat.db")) as db, closing(sqlite3.connect(empty)) as other:
+        db.backup(other)
+        for (table,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            other.execute(f'DELETE FROM "{table}"')
+        other.commit()
+    with pytest.raises(ConfigError, match="holds no records"):
+        migrator.migrate(empty, tmp_path / "empty.jsonl", options)
+    assert seen[2:] == [2]
+    assert workers_now() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_workers_look_for_what_shares_an_identity_ends_the_run(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("migrator.migration.SMALL", 0)
+    path, real = wide_lines(tmp_path / "facts.jsonl", 450), migration.by_partition
+
+    def by_partition(*args: Any) -> Any:
+        signal.raise_signal(number)
+        return real(*args)
+
+    monkeypatch.setattr(migration, "by_partition", by_partition)
+    with pytest.raises(Interrupted) as stopped:
+        migrator.migrate(path, tmp_path / "out.jsonl", Options(workers=2, processes=True))
+    assert stopped.value.signal_number == number
+    assert workers_now() == 0
+    monkeypatch.setattr(migration, "by_partition", real)
+    assert migrator.migrate(path, tmp_path / "out.jsonl", Options(workers=2, processes=True)).outcome == "done"
+
+
+def _dies(*_: Any) -> None:
+    os._exit(9)
+
+
+def test_a_worker_that_dies_while_it_looks_for_what_shares_an_identity_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("migrator.migration.SMALL", 0)
+    path = wide_lines(tmp_path / "facts.jsonl", 450)
+    monkeypatch.setattr(migration, "note_repeated", _dies)
+    with pytest.raises(StoreError, match="a worker process died"):
+        migrator.migrate(path, tmp_path / "out.jsonl", Options(workers=2, processes=True))
+    assert workers_now() == 0

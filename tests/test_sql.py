@@ -13,14 +13,18 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import migrator
+from conftest import needed
 from migrator.adapters.base import Reader, Setting, Sink, Source
 from migrator.adapters.dynamodb.plain import PlainItems
 from migrator.adapters.memory import MemoryReader, MemoryStore
@@ -917,8 +921,80 @@ def test_pages_that_are_read_as_columns_are_those_that_are_read_row_by_row(
         if seed % 4 == 3:
             db.execute("UPDATE facts SET value = cast(x'ff61' AS TEXT) WHERE id % 50 = 7")
     as_columns = pages_of(path)
+    monkeypatch.setattr(sqlite_snapshot, "open_fast", lambda _: None)
+    assert as_columns == pages_of(path)
     monkeypatch.setattr(Rows, "_page_of_columns", lambda *_: None)
     assert as_columns == pages_of(path)
+
+
+@pytest.fixture
+def asked_fast(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that apsw was given."""
+    needed("apsw")
+    from migrator.adapters.sql.fast import FastRows
+
+    asked, real = list[str](), FastRows.running
+    monkeypatch.setattr(FastRows, "running", lambda self, *args: asked.append(args[0]) or real(self, *args))
+    return asked
+
+
+def test_a_snapshot_is_read_by_apsw_and_a_file_in_use_is_not(asked_fast: list[str], tmp_path: Path) -> None:
+    """Two SQLites in one process do not see each other's locks (https://www.sqlite.org/howtocorrupt.html, 2.2.1)."""
+    path = database(tmp_path / "chat.db", facts=1_500)
+    live = reader(path)
+    assert sum(page.count for part in live.partitions(["fact"], 1) for page in live.pages(part, None)) == 1_500
+    assert asked_fast == []
+    found = source(path)
+    assert sum(page.count for part in found.partitions(["fact"], 1) for page in found.pages(part, None)) == 1_500
+    assert len(asked_fast) == 3
+    found.close()
+    live.close()
+
+
+@pytest.mark.parametrize("trouble", ["at once", "on its way", "not opened", "not installed"])
+def test_whatever_is_the_matter_with_apsw_sqlite3_reads_on(
+    trouble: str, asked_fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import apsw
+
+    path, calls = database(tmp_path / "chat.db", facts=2_500), list[int]()
+    expected = pages_of(path)
+    asked = len(asked_fast)
+
+    def taken(rows: Any, most: int) -> Any:
+        calls.append(most)
+        if trouble == "at once" or len(calls) > 12:  # in the second page
+            raise apsw.CorruptError("database disk image is malformed")
+        return islice(rows, most)
+
+    def not_opened(*_: Any, **__: Any) -> Any:
+        raise apsw.CantOpenError("unable to open database file")
+
+    if trouble == "not installed":
+        monkeypatch.setitem(sys.modules, "migrator.adapters.sql.fast", None)
+    elif trouble == "not opened":
+        monkeypatch.setattr(apsw, "Connection", not_opened)
+    else:
+        monkeypatch.setattr("migrator.adapters.sql.fast.islice", taken)
+    assert pages_of(path) == expected
+    assert len(asked_fast) - asked == {"at once": 1, "on its way": 2}.get(trouble, 0)
+
+
+@given(
+    ids=st.sets(st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-5, 40), min_size=1, max_size=40),
+    step=st.integers(1, 12),
+    dense=st.booleans(),
+)
+def test_a_partition_ends_where_so_many_rows_end(ids: set[int], step: int, dense: bool) -> None:
+    if dense:
+        least = min(min(ids), (1 << 63) - 50)
+        ids = set(range(least, least + len(ids)))
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        db.executemany("INSERT INTO t VALUES (?)", ((each,) for each in ids))
+        table = SimpleNamespace(key=("id",), name="t")
+        borders = sql_source._borders(db, table, sql_dialect.Sqlite(), len(ids), step)  # type: ignore[arg-type]
+    assert borders == [(each,) for each in sorted(ids)[step - 1 :: step]]
 
 
 def test_a_page_with_a_large_value_is_read_row_by_row_and_holds_no_more_than_it_may(tmp_path: Path) -> None:

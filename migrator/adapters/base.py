@@ -116,6 +116,9 @@ class Source(ABC):
     holds_foreign = False
     """Whether the store keeps items that no kind describes as they are: they travel from one such store to another."""
 
+    repeats_by_part = True
+    """Whether `repeated` may be asked partition by partition, so that several workers can."""
+
     notes: tuple[str, ...] = ()
     """What was changed or left behind before this source had it, in words: told with what the sink cannot hold."""
 
@@ -161,16 +164,16 @@ class Source(ABC):
     def share(self, part: float) -> None:
         """Take this part of the rates from now on, for others at work have the rest; 0: that work has ended. Does nothing where there are none."""
 
-    def repeated(self, kinds: Sequence[str]) -> Iterator[Row]:
+    def repeated(self, kinds: Sequence[str], partition: Partition | None = None) -> Iterator[Row]:
         """Rows among which every two that share an identity are found; a superset will do. Empty where the store guarantees identities.
 
-        This default reads everything once more.
+        `partition`: what this one adds to that, where `repeats_by_part`. This default reads everything once more.
         """
         doubtful = {kind for kind in kinds if kind in self.layout.kinds and not self.guarantees(kind)}
         if not doubtful:
             return
-        for partition in self.partitions(sorted(doubtful), 1):
-            for page in self.pages(partition, None):
+        for each in [partition] if partition is not None else self.partitions(sorted(doubtful), 1):
+            for page in self.pages(each, None):
                 yield from (row for row in page.rows if row.kind in doubtful)
 
     def guarantees(self, kind: str) -> bool:

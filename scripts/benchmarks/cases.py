@@ -14,7 +14,7 @@ from typing import Any, Literal
 from data import Data
 
 FACT_KEY, BLOB_KEY = ("user_id", "SK"), ("session_id",)
-FAST = ("isal", "msgspec")
+FAST = ("apsw", "isal", "msgspec")
 """What the `fast` extra brings, and a method without it does not see."""
 
 _TABLE = "dynamodb://bench?region=eu-west-1&endpoint={endpoint}"
@@ -87,7 +87,7 @@ class Case:
 class Sizes:
     """How many of each are moved. What the naive script needs minutes for it does with fewer: a steady state is a steady state."""
 
-    facts: int = 300_000
+    facts: int = 1_000_000
     naive_facts: int = 40_000
     blobs: int = 10_000
     naive_blobs: int = 2_000
@@ -96,7 +96,6 @@ class Sizes:
     map_bytes: int = 500_000_000
     verified_facts: int = 100_000
     verified_map_bytes: int = 100_000_000
-    workers_facts: int = 1_000_000
     job: int = 1_000
     growth: tuple[int, ...] = (100_000, 10_000, 1_000_000, 10_000_000)
     batches: int = 1_000_000  # items of the limit, which is quick
@@ -107,7 +106,7 @@ class Sizes:
 
         return Sizes(
             of(self.facts), of(self.naive_facts), of(self.blobs), of(self.naive_blobs), self.blob, self.small_blob,
-            of(self.map_bytes), of(self.verified_facts), of(self.verified_map_bytes), of(self.workers_facts), self.job,
+            of(self.map_bytes), of(self.verified_facts), of(self.verified_map_bytes), self.job,
             tuple(map(of, self.growth)), of(self.batches),
         )  # fmt: skip
 
@@ -175,7 +174,7 @@ def _write_jsonl(data: Data, sizes: Sizes) -> Made:
 
 
 def _workers(data: Data, sizes: Sizes) -> Made:
-    db = data.facts_db(sizes.workers_facts)
+    db = data.facts_db(sizes.facts)
     one, two = (_ours(name, db, _TABLE, n, writes=True) for name, n in (("one worker", 1), ("two workers", 2)))
     return Made((one, two), Endpoint())
 
@@ -211,7 +210,7 @@ def _read_facts(data: Data, sizes: Sizes) -> Made:
         _ours("ours", _TABLE, out, 1),
         _ours("ours, 2 processes", _TABLE, out, 2),
     )
-    naive = Method("naive", "naive.dynamodb_to_jsonl_gz", ("{endpoint}", "{folder}/naive.jsonl.gz"))
+    naive = Method("naive", "naive.dynamodb_to_jsonl_gz", ("{endpoint}", "{folder}/naive.jsonl.gz", sizes.naive_facts))
     limit = Method("limit: fetched, not parsed", "limits.scan", ("{endpoint}", sizes.facts))
     return Made((naive, *ours, limit), Endpoint(items=data.facts_items(sizes.facts)))
 

@@ -66,13 +66,14 @@ def _fact_item(fact: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
-def dynamodb_to_jsonl_gz(endpoint: str, path: str) -> Run:
+def dynamodb_to_jsonl_gz(endpoint: str, path: str, most: int) -> Run:
+    """At least `most` items: the page that they end in is the last."""
     table = _table(endpoint)
 
     def run() -> int:
         moved, page = 0, {}
         with gzip.open(path, "wt") as file:  # -9 is Python's default
-            while not moved or "LastEvaluatedKey" in page:
+            while not moved or ("LastEvaluatedKey" in page and moved < most):
                 start = {"ExclusiveStartKey": page["LastEvaluatedKey"]} if moved else {}
                 page = table.scan(**start)
                 for item in page["Items"]:

@@ -238,10 +238,20 @@ static void get(Connection *c, const char *body, const char *end, int many) {
     say(c, many ? "]}}" : "}");
 }
 
-static size_t count_of(const char *at, const char *end, const char *name) {
+/* How many PutRequest and DeleteRequest there are, in one pass. */
+static size_t count_of_writes(const char *body, const char *end) {
     size_t count = 0;
-    while ((at = after(at, end, name))) count++;
+    for (const char *at = body; (at = after(at, end, "Request\""));) {
+        const char *name = at - 8;
+        count += (name - body > 3 && !memcmp(name - 4, "\"Put", 4)) || (name - body > 6 && !memcmp(name - 7, "\"Delete", 7));
+    }
     return count;
+}
+
+/* Whether the answer shall tell what it took; that is said at one end of a request. */
+static int wants_capacity(const char *body, const char *end) {
+    const char *name = "\"ReturnConsumedCapacity\"";
+    return end - body < 512 ? after(body, end, name) != NULL : after(end - 256, end, name) || after(body, body + 256, name);
 }
 
 static void describe(Connection *c) {
@@ -259,7 +269,7 @@ static void wrote(Connection *c, const char *body, const char *end, size_t count
     told.items += count;
     hidden = hidden && !count;
     say(c, "{%s", answer);
-    if (after(body, end, "\"ReturnConsumedCapacity\"")) {
+    if (wants_capacity(body, end)) {
         size_t units = (end - body) / 1024;
         int many = *answer != 0;
         say(c, "%s\"ConsumedCapacity\":%s{\"TableName\":\"%s\",\"CapacityUnits\":%.1f}%s", many ? "," : "", many ? "[" : "", table,
@@ -275,7 +285,7 @@ static void answer(Connection *c, const char *operation, const char *body, const
     told.bytes += end - body;
     if (IS("BatchWriteItem")) {
         told.batch_write++;
-        wrote(c, body, end, count_of(body, end, "\"PutRequest\"") + count_of(body, end, "\"DeleteRequest\""), "\"UnprocessedItems\":{}");
+        wrote(c, body, end, count_of_writes(body, end), "\"UnprocessedItems\":{}");
     } else if (IS("PutItem")) { told.put++; wrote(c, body, end, 1, ""); }
     else if (IS("Scan")) { told.scan++; scan(c, body, end); }
     else if (IS("BatchGetItem")) { told.batch_get++; get(c, body, end, 1); }

@@ -210,12 +210,12 @@ class DynamoDBSource(Source):
         segment = {"Segment": spec["segment"], "TotalSegments": spec["of"]}
         yield from self._answers("scan", start, Limit=limit, **segment)
 
-    def repeated(self, kinds: Sequence[str]) -> Iterator[Row]:
+    def repeated(self, kinds: Sequence[str], partition: Partition | None = None) -> Iterator[Row]:
         """Read once more: rows of kinds whose key guarantees no identity, rows that lie elsewhere than their key says, and what lies there."""
         mates: dict[str, Item] = {}
         guaranteed = {kind for kind in kinds if kind in self.layout.kinds and self.layout.guarantees(kind)}
-        for partition in self.partitions(kinds, 1):
-            for page in self._pages(partition, None, _AT_ONCE, guaranteed):
+        for each in [partition] if partition is not None else self.partitions(kinds, 1):
+            for page in self._pages(each, None, _AT_ONCE, guaranteed):
                 # What is alike lies where its record belongs.
                 page.alike = [rows for rows in page.alike if rows.kind in kinds and rows.kind not in guaranteed]
                 for row in page.rows:

@@ -220,10 +220,10 @@ class FileReader(JsonReader):
         mapped = self.layout.map
         return mapped is not None and mapped.kind.name == kind and mapped.kind.identity == mapped.map[:1]
 
-    def repeated(self, kinds: Sequence[str]) -> Iterator[Row]:
+    def repeated(self, kinds: Sequence[str], partition: Partition | None = None) -> Iterator[Row]:
         """As `Source`; a map is read through all the same: what is broken in it must be found before the first write (H40)."""
         if not any(map(self.guarantees, kinds)):
-            yield from super().repeated(kinds)
+            yield from super().repeated(kinds, partition)
             return
         stamp, proof = self._check(), Proof()
         for found in self._sorted(self._proving(proof)):

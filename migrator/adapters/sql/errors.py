@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from migrator.errors import StoreError, TransientStoreError
 
 
+class UnknownTrouble(Exception):
+    """Whoever was asked first cannot do it; sqlite3 will, or says what is the matter."""
+
+
 @contextmanager
 def sorted_errors(doing: str) -> Iterator[None]:
     """sqlite3's exceptions as ours."""

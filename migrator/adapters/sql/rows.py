@@ -12,12 +12,17 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 from migrator.adapters.base import PAGE_BYTES, PAGE_ROWS, Setting, is_full, too_large
 from migrator.adapters.sql.dialect import Connection, Dialect, Key, Table
+from migrator.adapters.sql.errors import UnknownTrouble
 from migrator.errors import StoreError
 from migrator.model import Found, Page, Record, Reject, Row
 from migrator.values import Value
+
+if TYPE_CHECKING:
+    from migrator.adapters.sql.fast import FastRows
 
 _ROWS_AT_ONCE = 100  # of a page of columns: these are read before their size is looked at
 _SMALL = PAGE_BYTES // _ROWS_AT_ONCE  # bytes of a value in such a page
@@ -29,8 +34,12 @@ _INDEX_STEP = 20_000  # rows read in one go while the index of identities is bui
 class Rows:
     """Reads the rows of one table. One that cannot be read becomes a reject; the others go on."""
 
-    def __init__(self, connection: Connection, dialect: Dialect, table: Table, setting: Setting) -> None:
+    def __init__(
+        self, connection: Connection, dialect: Dialect, table: Table, setting: Setting, fast: FastRows | None = None
+    ) -> None:
+        """`fast` reads the same, and is asked first."""
         self.connection, self.dialect, self.table, self.setting = connection, dialect, table, setting
+        self._fast = fast
         self._by_key = dialect.by_key(table)
         self._weigh: dict[tuple[type, ...], Callable[[tuple[Value, ...]], int]] = {}
         self._read = setting.layout.reading(table.kind.kind.name, table.names)
@@ -50,21 +59,12 @@ class Rows:
         """The same where all rows can be read, and none is large; else None."""
         if 4 * _SMALL * len(self.table.names) > self.setting.record_bytes:
             return None
-        found: list[tuple[Value, ...]] = []
-        size = 0
-        before = self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _SMALL)
         try:
-            with closing(self.connection.cursor()) as run:  # it holds a lock
-                run.execute(self.dialect.page(self.table, bool(after), bool(upto)), (*after, *upto))
-                while len(found) < PAGE_ROWS and size < PAGE_BYTES and (some := run.fetchmany(_ROWS_AT_ONCE)):
-                    found += some
-                    size += sum(map(_column_size, zip(*some)))
+            found = self._small_rows(self.dialect.page(self.table, bool(after), bool(upto)), (*after, *upto))
         except sqlite3.Error as exc:
             if not _is_unreadable(exc):
                 raise
             return None
-        finally:
-            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
         width = len(self.table.key)
         page = Page([], list(found[-1][:width] if found else after))
         for types, columns in _by_types(found):
@@ -75,6 +75,22 @@ class Rows:
             for row in zip(*columns):
                 page.add(self._read.row(row[width:], types[width:], self.table.place(row[:width])))
         return page, bool(found)
+
+    def _small_rows(self, statement: str, values: Key) -> list[tuple[Value, ...]]:
+        """The first rows that a statement gives, none of them large, as many as a page takes. Raises sqlite3's errors."""
+        if self._fast is not None:
+            try:
+                with self._fast.running(statement, values, _SMALL) as fetch:
+                    return _as_many_as_a_page(fetch)
+            except UnknownTrouble:
+                self._fast = None
+        before = self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _SMALL)
+        try:
+            with closing(self.connection.cursor()) as run:  # it holds a lock
+                run.execute(statement, values)
+                return _as_many_as_a_page(run.fetchmany)
+        finally:
+            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
 
     def _place(self, keys: list[tuple[Value, ...]], number: int) -> str:
         return self.table.place(tuple([column[number] for column in keys]))
@@ -214,6 +230,15 @@ class Rows:
         # A blob tells its length without being read.
         with self.connection.blobopen(self.table.name, column, key[0], readonly=True) as blob:
             return len(blob)
+
+
+def _as_many_as_a_page(fetch: Callable[[int], list[tuple[Value, ...]]]) -> list[tuple[Value, ...]]:
+    found: list[tuple[Value, ...]] = []
+    size = 0
+    while len(found) < PAGE_ROWS and size < PAGE_BYTES and (some := fetch(_ROWS_AT_ONCE)):
+        found += some
+        size += sum(map(_column_size, zip(*some)))
+    return found
 
 
 def size_of(values: Iterable[Value]) -> int:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from migrator.adapters.base import Reader, Setting, Source, rejected
 from migrator.adapters.sql import snapshot as files
@@ -39,6 +39,9 @@ from migrator.model import (
 from migrator.places import Place, json_text
 from migrator.values import Value, is_unicode
 
+if TYPE_CHECKING:
+    from migrator.adapters.sql.fast import FastRows
+
 _PARTITION_ROWS = 10_000
 _SIGNATURES = 1_000  # combinations of types in a table's rows that are remembered
 
@@ -47,6 +50,7 @@ class SqlSource(Source):
     """Reads from the snapshot of a file. Several may be open on one snapshot."""
 
     loses = frozenset({"absent", "origins"})
+    repeats_by_part = False
 
     def __init__(self, address: Address, setting: Setting, snapshot: Snapshot | None = None) -> None:
         super().__init__(setting)
@@ -54,10 +58,13 @@ class SqlSource(Source):
         self.dialect = DIALECTS[address.scheme]()
         self._snapshot = snapshot
         self._look: files.Look | None = None
+        self._fast: FastRows | None = None
         self._tables: dict[str, Table | None] = {}
         self._schema = -1
+        self._counts: dict[str, int] = {}
 
     def snapshot(self) -> Snapshot:
+        self._counts = {}
         with sorted_errors(f"{self.text}, taking a snapshot"):
             self._snapshot = files.take_snapshot(
                 self.path, self.setting.scratch, self.setting.snapshot_limit, self.setting.say
@@ -95,7 +102,7 @@ class SqlSource(Source):
                 if at is None:
                     return
                 if rows is None or (rows.connection, rows.table) != at:
-                    rows = Rows(at[0], self.dialect, at[1], self.setting)
+                    rows = Rows(at[0], self.dialect, at[1], self.setting, self._opened_fast())
                 page, more = rows.page(last, tuple(spec["upto"]))
             last = tuple(page.cursor)
             if page.count or page.rejects:
@@ -107,10 +114,14 @@ class SqlSource(Source):
         return Holdings(count > 0, counted(count))
 
     def size_hint(self) -> int | None:
+        """As `Source`; before there is a snapshot as many as the file has kilobytes."""
         with sorted_errors(f"{self.text}, counting"):
-            return sum(self._count(kind) for kind in self.setting.kinds)
+            if self._snapshot is None:
+                return self.path.stat().st_size // 1024
+            return self._count_all()
 
-    def repeated(self, kinds: Sequence[str]) -> Iterator[Row]:
+    def repeated(self, kinds: Sequence[str], partition: Partition | None = None) -> Iterator[Row]:
+        """As `Source`; one statement tells it of a whole table."""
         for kind in kinds:
             with sorted_errors(f"{self.text}, looking for duplicates"):
                 at = self._table(kind)
@@ -138,9 +149,10 @@ class SqlSource(Source):
             return Rows(at[0], self.dialect, at[1], self.setting).asked(by.by, wanted)
 
     def close(self) -> None:
-        if self._look is not None:
-            self._look.connection.close()
-        self._look, self._schema = None, -1
+        for opened in (self._fast, self._look.connection if self._look is not None else None):
+            if opened is not None:
+                opened.close()
+        self._look, self._fast, self._schema = None, None, -1
 
     # Connection and tables
 
@@ -154,7 +166,15 @@ class SqlSource(Source):
         if at is None:
             return 0
         connection, table = at
-        return int(connection.execute(f"SELECT count(*) FROM {self.dialect.quote(table.name)}").fetchone()[0])
+        if kind not in self._counts:
+            count = int(connection.execute(f"SELECT count(*) FROM {self.dialect.quote(table.name)}").fetchone()[0])
+            if self._snapshot is None:
+                return count
+            self._counts[kind] = count  # for good
+        return self._counts[kind]
+
+    def _count_all(self) -> int:
+        return sum(self._count(kind) for kind in self.setting.kinds)
 
     def _found(self, kind: str) -> Table | None:
         """The table with the kind's name, whether it fits or not."""
@@ -181,6 +201,11 @@ class SqlSource(Source):
             self._open(files.Look(connection))
         return self._opened
 
+    def _opened_fast(self) -> FastRows | None:
+        if self._fast is None and self._snapshot is not None:
+            self._fast = files.open_fast(self._snapshot)
+        return self._fast
+
     @property
     def _opened(self) -> Connection:
         assert self._look is not None
@@ -196,17 +221,27 @@ def _ranges(connection: Connection, table: Table, dialect: Dialect, count: int, 
     """Key ranges of about equally many rows. The last is open: what comes later belongs to it."""
     borders: list[Key] = [()]
     if table.keyed_by_row_id and wanted > 1:
-        key, name = table.key[0], dialect.quote(table.name)
-        step = -(-count // wanted)
-        find = f"SELECT {key} FROM {name} WHERE {key} > ? ORDER BY {key} LIMIT 1 OFFSET {step - 1}"
-        border = connection.execute(f"SELECT min({key}) - 1 FROM {name}").fetchone()
-        while len(borders) < wanted and (border := connection.execute(find, border).fetchone()) is not None:
-            borders.append(border)
+        borders += _borders(connection, table, dialect, count, -(-count // wanted))[: wanted - 1]
     kind = table.kind.kind.name
     return [
         Partition(f"{kind}/{i:03}", {"kind": kind, "after": list(start), "upto": list(end)})
         for i, (start, end) in enumerate(zip(borders, [*borders[1:], ()]))
     ]
+
+
+def _borders(connection: Connection, table: Table, dialect: Dialect, count: int, step: int) -> list[Key]:
+    """The row ids of each so many rows' last."""
+    key, name = table.key[0], dialect.quote(table.name)
+    least, most = (connection.execute(f"SELECT {end}({key}) FROM {name}").fetchone()[0] for end in ("min", "max"))
+    if count == most - least + 1:  # none is missing: one need not walk to them
+        return [(border,) for border in range(least + step - 1, most + 1, step)]
+    find = f"SELECT {key} FROM {name} WHERE {key} >= ? ORDER BY {key} LIMIT 1 OFFSET ?"
+    borders: list[Key] = []
+    at = least, step - 1
+    while (border := connection.execute(find, at).fetchone()) is not None:
+        borders.append(border)
+        at = *border, step
+    return borders
 
 
 class SqlReader(SqlSource, Reader):
@@ -221,6 +256,10 @@ class SqlReader(SqlSource, Reader):
 
     def snapshot(self) -> Snapshot:
         return Snapshot("live", None, f"{self.text} as it is while it is read")
+
+    def size_hint(self) -> int | None:
+        with sorted_errors(f"{self.text}, counting"):
+            return self._count_all()
 
     def fetch(self, rows: Sequence[Row]) -> list[Row | None]:
         found: list[Row | None] = []
