@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 BATCH_ITEMS = 25
 BATCH_BYTES = 2 << 20  # a request may have 16 MB, and a byte of text may take six in JSON
 BATCH_PARTS = BATCH_BYTES // PART_BYTES
-TRAITS = Traits(parallel=True)
+TRAITS = Traits(parallel=True, stretch=2)
 PENDING = 2 * THREADS  # batches that are sent or wait for a thread
 FAST_AFTER = 40  # batches by boto3, after which it pays to import what sends the others faster: each by boto3 costs a millisecond more
 

@@ -40,7 +40,7 @@ from migrator.model import (
 )
 from migrator.values import short_digest, to_json
 
-TRAITS = Traits(parallel=True, whole=True)
+TRAITS = Traits(parallel=True, whole=True, stretch=5)
 
 
 @dataclass(frozen=True, slots=True)
