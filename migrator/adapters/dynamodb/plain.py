@@ -11,6 +11,7 @@ import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain, pairwise
+from operator import add
 from typing import Any, NamedTuple, overload
 
 import orjson
@@ -273,7 +274,7 @@ class _Encoder:
         lengths = [*map(len, jsons)]
         sizes = [length + rest for length in lengths]
         for place in self._numbers:
-            sizes = [size + _beyond_its_text(text) for size, text in zip(sizes, texts[place])]
+            sizes = [*map(add, sizes, map(_beyond_its_text, texts[place]))]
         for place in self._booleans:
             sizes = [size + 1 - len(text) for size, text in zip(sizes, texts[place])]
         if b"\\" in b"".join(jsons):
@@ -287,7 +288,8 @@ class _Encoder:
         if max(sizes) > ITEM_BYTES:
             return None
         each = 2 if self._is_indexed else 1
-        return Stock(jsons, keys, sizes, [-(-size // 1024) * each for size in sizes])
+        units = [-(-size // 1024) * each for size in sizes] if max(sizes) > 1024 else [each] * len(sizes)
+        return Stock(jsons, keys, sizes, units)
 
     def _has_short_keys(self, record: Record) -> bool:
         return all(len(template.fill(record).encode()) <= RANGE_BYTES for template in self._templates)
