@@ -765,7 +765,7 @@ def test_a_sink_that_is_closed_has_no_threads(table: Conditions, sink: DynamoDBS
 
 
 def test_a_table_takes_many_writers_at_once() -> None:
-    assert DynamoDBSink.traits == Traits(parallel=True, whole=False, in_process=False)
+    assert DynamoDBSink.traits == Traits(parallel=True, whole=False, in_process=False, stretch=2)
 
 
 def test_an_origin_of_the_row_is_its_key(table: Conditions, sink: DynamoDBSink) -> None:
