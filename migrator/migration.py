@@ -203,6 +203,8 @@ class Migration:
             notes = self._noted_by_workers(source, checkpoint)
             rows = source.repeated(plan.kinds) if notes is None else ()
             losers = Duplicates.build(state.duplicates, rows, plan.mapping.kinds, reader.apart, notes or ())
+            for note in notes or ():
+                note.unlink()
         checkpoint.repeated = losers
         if losers and self.options.on_duplicate == "stop":
             some = ", ".join(Duplicates.some(state.duplicates, 3))

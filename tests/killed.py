@@ -32,7 +32,9 @@ import migrator.adapters.base as base
 
 base.PAGE_ROWS = int(os.environ.get("KILLED_PAGE", "25"))  # before the adapters read it: little data makes many slices
 
+import migrator.adapters.dynamodb.adapter as dynamodb  # noqa: E402
 import migrator.adapters.dynamodb.sink as dynamodb_sink  # noqa: E402
+import migrator.adapters.jsonfile.adapter as jsonfile  # noqa: E402
 import migrator.adapters.jsonfile.source as json_source  # noqa: E402
 import migrator.adapters.sql.adapter as sql  # noqa: E402
 import migrator.adapters.sql.source as sql_source  # noqa: E402
@@ -42,7 +44,8 @@ import migrator.migration as migration  # noqa: E402
 from migrator.certificate import STEPS  # noqa: E402
 
 engine.SLICE_PAGES = 1
-sql.ADAPTER.traits = replace(sql.ADAPTER.traits, stretch=1)  # type: ignore[misc]
+for adapter in (dynamodb.ADAPTER, jsonfile.ADAPTER, sql.ADAPTER):
+    adapter.traits = replace(adapter.traits, stretch=1)
 sql_source._PARTITION_ROWS = base.PAGE_ROWS
 json_source._PARTITION_BYTES = 400 * base.PAGE_ROWS
 migration.SLICE_ROWS = base.PAGE_ROWS

@@ -218,6 +218,7 @@ def test_records_of_one_identity_are_found_by_several_workers(
     assert (report.outcome, report.proven) == ("done", "digest")
     tally = report.kinds["fact"].tally
     assert (tally.read, tally.written, tally.duplicates) == (503, 500, 3)
+    assert not any(path.exists() for path in noted)
     assert [path.name for path in sorted(noted)] == ["repeated-0000.sqlite", "repeated-0001.sqlite"][: 2 * processes]
     assert report.duplicates_file is not None
     lost = [json.loads(line)["record"] for line in Path(report.duplicates_file).read_bytes().splitlines()]

@@ -26,6 +26,7 @@ from faulty import SCRIPTS, Fault
 from kills import account, make_chat
 from migrator import cli, engine
 from migrator.adapters import base
+from migrator.adapters.dynamodb import adapter as dynamodb
 from migrator.adapters.dynamodb import client as dynamodb_client
 from migrator.adapters.dynamodb import governor as dynamodb_governor
 from migrator.adapters.dynamodb import pace as dynamodb_pace
@@ -33,6 +34,7 @@ from migrator.adapters.dynamodb import requests as dynamodb_requests
 from migrator.adapters.dynamodb import source as dynamodb_source
 from migrator.adapters.dynamodb.errors import Denied, Expired, Taken
 from migrator.adapters.dynamodb.pace import Pace
+from migrator.adapters.jsonfile import adapter as jsonfile
 from migrator.adapters.sql import dialect as sql_dialect
 from migrator.adapters.sql import source as sql_source
 from migrator.errors import Interrupted, MigratorError
@@ -72,6 +74,8 @@ def _small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "PAGE_ROWS", 25)
     monkeypatch.setattr(sql_source, "_PARTITION_ROWS", 25)
     monkeypatch.setattr(engine, "SLICE_PAGES", 1)
+    for adapter in (dynamodb.ADAPTER, jsonfile.ADAPTER):
+        monkeypatch.setattr(adapter, "traits", replace(adapter.traits, stretch=1))
     monkeypatch.setattr(dynamodb_governor, "_LEAST_STEP", 10_000.0)  # back at full speed soon after it was throttled
     monkeypatch.setattr(dynamodb_pace, "PAUSE_BASE", 0.001)
     monkeypatch.setattr(dynamodb_pace, "PAUSE_CAP", 0.05)

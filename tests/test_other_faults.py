@@ -23,6 +23,8 @@ import migrator
 import proxy
 from kills import Killer
 from migrator import Options
+from migrator.adapters.dynamodb import adapter as dynamodb
+from migrator.adapters.jsonfile import adapter as jsonfile
 from migrator.adapters.sql import adapter as sql
 from migrator.adapters.sql import sink as sql_sink
 from migrator.adapters.sql import snapshot as sqlite_snapshot
@@ -47,7 +49,8 @@ pytestmark = pytest.mark.usefixtures("own_states")
 
 @pytest.fixture(autouse=True)
 def _little_data_makes_many_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql.ADAPTER, "traits", replace(sql.ADAPTER.traits, stretch=1))
+    for adapter in (dynamodb.ADAPTER, jsonfile.ADAPTER, sql.ADAPTER):
+        monkeypatch.setattr(adapter, "traits", replace(adapter.traits, stretch=1))
 
 
 @pytest.mark.timeout(7200 if LONG else 300)

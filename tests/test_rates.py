@@ -652,7 +652,7 @@ def test_several_ranges_of_keys_are_written_in_turn(
     monkeypatch.setattr(memory, "PAGE_ROWS", 10)
     monkeypatch.setenv("MIGRATOR_STATE", str(tmp_path / "state"))
     held = memory.store("ranges")
-    for user, n in itertools.product(range(40), range(20)):
+    for user, n in itertools.product(range(40), range(40)):
         row: Row = fact(n, user=f"user-{user:03}")
         held.append(row.kind, row.record, (), row.place)
     try:
