@@ -30,7 +30,7 @@ from migrator.model import Cursor, Partition, Reject, Row, Snapshot, Tally, shor
 from migrator.users import Users
 from migrator.values import Value, from_json, to_json
 
-FORMAT = 1
+FORMAT = 2
 """The version of the checkpoint. A tool does not resume what another format wrote."""
 
 _TAIL = 1 << 16  # bytes that are looked through at a time for the end of the last line

@@ -14,6 +14,11 @@ BUCKETS = 256
 _MASK = (1 << 128) - 1
 
 
+def bucket_of(line: bytes) -> int:
+    """The bucket of a record, by the line of its identity (`model.identity_line`)."""
+    return digest_bytes(line)[-1]
+
+
 @dataclass(slots=True)
 class Digest:
     """Count, and the sum modulo 2^128 of a 128-bit hash of each record's canonical bytes, kept per bucket of the identity's hash.
@@ -28,11 +33,11 @@ class Digest:
         self.count += 1
         self.sums[bucket] = (self.sums.get(bucket, 0) + hashed) & _MASK
 
-    def note_all(self, keys: Iterable[bytes], said: Sequence[bytes]) -> None:
-        """Note many, by the bytes of their identities, which tell their buckets, and of themselves."""
+    def note_all(self, lines: Iterable[bytes], said: Sequence[bytes]) -> None:
+        """Note many, by the lines of their identities, which tell their buckets, and by their own bytes."""
         sums = [0] * BUCKETS
-        for identity, hashed in zip(map(digest_bytes, keys), map(digest16, said), strict=True):
-            sums[identity[-1]] += hashed  # the rest of a number by 256 is its last byte
+        for identity, hashed in zip(map(digest_bytes, lines), map(digest16, said), strict=True):
+            sums[identity[-1]] += hashed  # as `bucket_of`
         self.add(Digest(len(said), {bucket: value & _MASK for bucket, value in enumerate(sums) if value}))
 
     def add(self, other: Digest) -> None:

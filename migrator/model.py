@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 from migrator.plain import Columns, Signature, Texts
-from migrator.values import Value, canonical
+from migrator.values import Value, canonical, canonical_text
 
 Record = dict[str, Value]
 """One of a kind: field name to value. A field that is not there is absent; None is NULL."""
@@ -459,6 +459,11 @@ class Address:
 def counted(count: int, noun: str = "record") -> str:
     """A number with its noun, for people: `1 record`, `2,000 records`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def identity_line(identity: Sequence[Value]) -> bytes:
+    """Bytes that are equal for equal identities of one kind, and for few others: what a bucket is told by. ValueError for a lone surrogate."""
+    return b"\n".join([canonical_text(value) if type(value) is str else canonical(value) for value in identity])
 
 
 def identity_key(kind: str, identity: Sequence[Value]) -> bytes:

@@ -15,7 +15,7 @@ from itertools import chain
 
 from migrator.adapters.base import Reader, Source
 from migrator.choice import EVERYTHING, Choice
-from migrator.digest import BUCKETS, Digest
+from migrator.digest import Digest, bucket_of
 from migrator.duplicates import Duplicates
 from migrator.layout import Layout
 from migrator.model import (
@@ -31,10 +31,11 @@ from migrator.model import (
     Row,
     Tally,
     identity_key,
+    identity_line,
     identity_words,
 )
-from migrator.plain import Pattern, Signature, identity_pattern
-from migrator.values import Value, canonical, digest16, digest_bytes, from_json
+from migrator.plain import Signature, identity_lines
+from migrator.values import Value, canonical, canonical_record, digest16, digest_bytes, from_json
 
 READ_STORES = ("sql", "dynamodb")
 """Stores that applications read; files of ours only travel."""
@@ -44,7 +45,6 @@ DUE_SECONDS = 30 * 24 * 3600
 
 
 _FEW = 32  # rows that are not worth halving
-_UNKNOWN = Pattern(())
 
 
 @dataclass(slots=True)
@@ -108,7 +108,6 @@ class Pair:
         self.duplicates = duplicates
         self.loses = source.loses | reader.loses
         self._drop_null = "absent" in self.loses
-        self._keys: dict[tuple[str, Signature | None], Pattern | None] = {}
         # The source cannot say which attributes of the store's own belong to a record: those of the sink are no difference.
         self._extras = "origins" not in source.loses
 
@@ -258,10 +257,13 @@ class Pair:
         return self._bytes(expected) == self._bytes(held)
 
     def bucket(self, row: Row) -> int:
-        return digest16(self.key(row)) % BUCKETS
+        return bucket_of(self._line(row))
 
     def key(self, row: Row) -> bytes:
         return identity_key(row.kind, self.reader.layout.identity_of(row))
+
+    def _line(self, row: Row) -> bytes:
+        return identity_line(self.reader.layout.identity_of(row))
 
     def words(self, row: Row) -> str:
         """A row's identity for people."""
@@ -272,13 +274,9 @@ class Pair:
         for row in rows:
             kind, said = row.kind, whole or self._plain(row)
             if said is None:
-                key, said = self.key(row), self._bytes(row)
-            else:
-                assert row.signature is not None
-                pattern = self._key_pattern(kind, row.signature)
-                key = pattern.fill(row.texts) if pattern is not None and row.texts is not None else self.key(row)
-                row.texts = None
-            bucket, digest = digest16(key) % BUCKETS, digests.get(kind)
+                said = self._bytes(row)
+            row.texts = None
+            bucket, digest = self.bucket(row), digests.get(kind)
             if digest is None:
                 digest = digests[kind] = Digest()
             digest.note(bucket, digest16(said))
@@ -292,18 +290,11 @@ class Pair:
         return rows.signature.canonical(rows.texts, rows.columns, len(rows), null=not self._drop_null)
 
     def _note_alike(self, digests: dict[str, Digest], rows: Alike, said: list[bytes]) -> None:
-        pattern = self._key_pattern(rows.kind, rows.signature)
+        order = rows.signature.identity(self.reader.layout.kinds[rows.kind].kind.identity)
         assert rows.texts is not None
-        keys = pattern.fill_all(rows.texts, len(rows)) if pattern is not None else map(self.key, rows)
+        lines = identity_lines(order, rows.texts, len(rows)) if order is not None else map(self._line, rows)
         rows.texts = None
-        digests.setdefault(rows.kind, Digest()).note_all(keys, said)
-
-    def _key_pattern(self, kind: str, signature: Signature) -> Pattern | None:
-        pattern = self._keys.get((kind, signature), _UNKNOWN)
-        if pattern is _UNKNOWN:
-            identity = self.reader.layout.kinds[kind].kind.identity
-            pattern = self._keys[kind, signature] = identity_pattern(kind, signature, identity)
-        return pattern
+        digests.setdefault(rows.kind, Digest()).note_all(lines, said)
 
     def fingerprint(self, row: Row) -> bytes:
         return digest_bytes(self._bytes(row))
@@ -315,7 +306,9 @@ class Pair:
         if self._drop_null and None in record.values():
             record = {name: value for name, value in record.items() if value is not None}
         origin = self._settled(row)
-        return canonical(record, is_plain=row.is_plain) if origin is None else canonical([record, origin.to_plain()])
+        if origin is None:
+            return canonical_record(record, is_plain=row.is_plain)
+        return canonical([record, origin.to_plain()])
 
     def _settled(self, row: Row) -> Origin | None:
         """What counts of a row's origin when it is compared."""

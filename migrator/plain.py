@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import repeat
 from operator import itemgetter
 from typing import Any, ClassVar, Final
 
 import orjson
 
-from migrator.values import Value, is_unicode
+from migrator.values import Value, canonical_head, canonical_text, is_unicode
 
 Texts = list[bytes]
 """The JSON texts of a record's values, strings without their quotes, at the numbers that its `Signature` gives them."""
@@ -24,12 +25,16 @@ Texts = list[bytes]
 Columns = Sequence[Sequence[Value]]
 """Of many records of one signature, the values of each field, in the order of its names. Of their texts: of each number, as lists of bytes."""
 
+Order = list[int | None]
+"""Numbers of texts; None for NULL."""
+
 Piece = bytes | int
 """Of a pattern: what always stands there, or the number of a text."""
 
 _NULL: Final = type(None)
 _PLAIN: Final = frozenset((str, _NULL, bool, int, float))
 _SAID: Final = _PLAIN | {dict}
+_SAID_OF_NULL: Final = b"null"
 _EXACT: Final = 1 << 53  # every integer up to here is a float of the same value
 _MET: Final = 4_096  # signatures are remembered; a store with more has no columns
 
@@ -37,7 +42,7 @@ _MET: Final = 4_096  # signatures are remembered; a store with more has no colum
 class Signature:
     """Names and types of a record: one object for all the records that share them, in this process."""
 
-    __slots__ = ("_canonical", "_has_null", "_others", "_places", "_strings", "_types", "has_objects", "names")
+    __slots__ = ("_canonical", "_others", "_places", "_strings", "_types", "has_objects", "names")
 
     _met: ClassVar[dict[tuple[object, ...], Signature | None]] = {}
 
@@ -45,11 +50,10 @@ class Signature:
         self.names, self._types = names, dict(zip(names, types))
         strings = [name for name, kind in self._types.items() if kind is str]
         self.has_objects = dict in types
-        self._has_null = _NULL in types
         self._others = [(name, kind) for name, kind in self._types.items() if kind not in (str, _NULL)]
         self._strings = picker([names.index(name) for name in strings])
         self._places = {name: place for place, name in enumerate([*strings, *(name for name, _ in self._others)])}
-        self._canonical: dict[bool, Pattern] = {}
+        self._canonical: dict[bool, tuple[bytes, Order]] = {}
 
     @classmethod
     def of(cls, record: dict[str, Value]) -> Signature | None:
@@ -73,36 +77,38 @@ class Signature:
         return partial(Signature.known, read_plain=self.has_objects), (self.names, tuple(self._types.values()))
 
     def texts(self, record: dict[str, Value], *, null: bool = True) -> tuple[bytes, Texts] | tuple[None, None]:
-        """What `values.canonical` makes of a record of this signature, without its NULLs if `null` is False, and its texts.
+        """What `values.canonical_record` makes of a record of this signature, without its NULLs if `null` is False, and its texts.
 
         None for both if a value needs a closer look: half of a surrogate, a number that is large, tiny or none.
         """
-        by_value = record if null or not self._has_null else {n: v for n, v in record.items() if v is not None}
-        others = []
-        for name, kind in self._others:
+        others: list[bytes] = []
+        other: dict[int, bytes] = {}  # what is said of a value, where that is not its text
+        for number, (name, kind) in enumerate(self._others, len(self._places) - len(self._others)):
             value = record[name]
             if kind is float:
                 if not _is_written_alike(value):
                     return None, None
                 others.append(repr(value).encode())
                 if value.is_integer():
-                    by_value = by_value | {name: int(value)}
+                    other[number] = b"%d" % value
             elif kind is bool:
                 others.append(b"true" if value else b"false")
             elif kind is dict:
                 others.append(orjson.dumps(value))
+                other[number] = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
             elif -_EXACT <= value <= _EXACT:
                 others.append(b"%d" % value)
             else:
                 return None, None
         strings = self._strings(tuple(record.values()))
         try:
-            whole = orjson.dumps(by_value, option=orjson.OPT_SORT_KEYS)
+            is_as_it_is = b"\\" not in orjson.dumps(strings)  # nothing needs an escape
         except TypeError:
             return None, None
-        if b"\\" in whole:
-            return whole, [orjson.dumps(each)[1:-1] for each in strings] + others
-        return whole, [*map(str.encode, strings), *others]  # nothing needs an escape
+        texts = [*(map(str.encode, strings) if is_as_it_is else map(canonical_text, strings)), *others]
+        head, order = self._canonical.get(null) or self._of_canonical(null)
+        said = [_SAID_OF_NULL if number is None else other.get(number) or texts[number] for number in order]
+        return b"\n".join([head, *said]), texts
 
     def all_texts(self, columns: Columns) -> list[list[bytes]] | None:
         """The texts of many records at once, those of each number together; None if a value of any of them needs a closer look.
@@ -122,7 +128,7 @@ class Signature:
         self, texts: Sequence[list[bytes]], columns: Columns, count: int, *, null: bool = True
     ) -> list[bytes]:
         """The canonical bytes of so many records by their texts, and of objects by the values in their columns."""
-        pattern = self._canonical.get(null) or self._of_canonical(null)
+        head, order = self._canonical.get(null) or self._of_canonical(null)
         said = []
         for name, column in zip(self._places, texts):
             kind = self._types[name]
@@ -131,7 +137,14 @@ class Signature:
             elif kind is dict:
                 column = _of_objects(columns[self.names.index(name)], orjson.OPT_SORT_KEYS)
             said.append(column)
-        return pattern.fill_all(said, count)
+        return [*map(b"\n".join, zip(repeat(head, count), *_in_order(said, order, count)))]
+
+    def identity(self, names: Iterable[str]) -> Order | None:
+        """Where the texts of an identity are; None where a number or an object is in it, which count by value."""
+        names = list(names)
+        if not {int, float, dict}.isdisjoint(map(self.type_of, names)):
+            return None
+        return [self._places.get(name) for name in names]
 
     def of_texts(self, texts: Sequence[list[bytes]]) -> Columns:
         """The values of many records by their texts, none of which has a backslash in it: each column when it is asked for."""
@@ -142,10 +155,12 @@ class Signature:
         column = b"\n".join(texts[self._places[name]]).decode().split("\n")
         return column if kind is str else [*map(kind, column)]
 
-    def _of_canonical(self, null: bool) -> Pattern:
-        names = sorted(name for name in self.names if null or name in self._places)
-        pattern = self._canonical[null] = Pattern(self.object((name, name) for name in names))
-        return pattern
+    def _of_canonical(self, null: bool) -> tuple[bytes, Order]:
+        texts = sorted(name for name, kind in self._types.items() if kind is str)
+        others = sorted(name for name, kind in self._types.items() if kind is not str and (null or kind is not _NULL))
+        order = [self._places.get(name) for name in (*texts, *others)]
+        made = self._canonical[null] = canonical_head(texts, others), order
+        return made
 
     def type_of(self, name: str) -> type:
         """The type of a field's values; that of None where it is absent."""
@@ -197,14 +212,13 @@ class Pattern:
         return self.fixed + sum([max(map(len, columns[number])) for number in self._numbers])
 
 
-def identity_pattern(kind: str, signature: Signature, identity: Iterable[str]) -> Pattern | None:
-    """What `model.identity_key` makes of such a record; None where a number or an object is in it, which count by value."""
-    pieces: list[Piece] = [b"[", orjson.dumps(kind)]
-    for name in identity:
-        if signature.type_of(name) in (int, float, dict):
-            return None
-        pieces += b",", *signature.value(name)
-    return Pattern([*pieces, b"]"])
+def identity_lines(order: Order, columns: Sequence[list[bytes]], count: int) -> list[bytes]:
+    """What `model.identity_line` makes of so many records, by their texts; `order` as `Signature.identity` gives it."""
+    return [*map(b"\n".join, zip(*_in_order(columns, order, count)))]
+
+
+def _in_order(columns: Sequence[list[bytes]], order: Order, count: int) -> list[Iterable[bytes]]:
+    return [repeat(_SAID_OF_NULL, count) if number is None else columns[number] for number in order]
 
 
 def picker(numbers: list[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:

@@ -154,6 +154,32 @@ def canonical(value: Value, *, is_plain: bool = False) -> bytes:
     return _dumped(_itself if is_plain else by_value, value, orjson.OPT_SORT_KEYS)
 
 
+def canonical_record(record: dict[str, Value], *, is_plain: bool = False) -> bytes:
+    """The same of a record: a line with the names of its texts and those of its other fields, and one for each value, in that order.
+
+    A text stands there as in JSON, without its quotes. No line holds the end of one, so that records have the same bytes only if they are equal.
+    """
+    try:
+        "".join(record)
+    except TypeError as exc:
+        raise ValueError("holds an object with a key that is not text") from exc
+    texts = sorted([name for name, value in record.items() if type(value) is str])
+    others = sorted(record.keys() - texts)
+    said = [canonical_text(record[name]) for name in texts]
+    said += [canonical(record[name], is_plain=is_plain) for name in others]
+    return b"\n".join([canonical_head(texts, others), *said])
+
+
+def canonical_head(texts: list[str], others: list[str]) -> bytes:
+    """The first line of a record with these names, each sorted."""
+    return canonical([texts, others])
+
+
+def canonical_text(text: str) -> bytes:
+    """A text as in JSON, without its quotes. Raises ValueError for half of a surrogate."""
+    return _dumped(_itself, text, 0)[1:-1]
+
+
 digest16: Callable[[bytes], int] = xxhash.xxh3_128_intdigest
 """A 128-bit hash as an integer."""
 

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from migrator import checkpoint as checkpoints
 from migrator.adapters.base import PARTS_FOLDER
-from migrator.checkpoint import NOTES, Checkpoint, Progress, State, fingerprint, jobs, state_root, write_whole
+from migrator.checkpoint import FORMAT, NOTES, Checkpoint, Progress, State, fingerprint, jobs, state_root, write_whole
 from migrator.digest import Digest
 from migrator.errors import ConfigError, LockedError, StoreError
 from migrator.model import Origin, Partition, Reject, Row, Snapshot, Tally
@@ -131,7 +131,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(state: State) -> None:
         whole + b"\n",
         b"[1]\n" + body + b"\n",
         b"1\n" + body + b"\n",
-        b'{"format":1}\n' + body + b"\n",
+        b'{"format":2}\n' + body + b"\n",
         head + b"\n" + body.replace(b'"foreign":2', b'"foreign":3') + b"\n",
     ]
     for data in damaged:
@@ -152,7 +152,7 @@ def test_a_checkpoint_of_another_job_or_version_is_refused(state: State) -> None
         state.load()
     state.save(full_checkpoint())
     text = state.checkpoint_file.read_bytes()
-    write_whole(state.checkpoint_file, text.replace(b'"format":1', b'"format":99'))
+    write_whole(state.checkpoint_file, text.replace(b'"format":2', b'"format":99'))
     with pytest.raises(ConfigError, match=r"another version of migrator \(format 99\).*--restart"):
         state.load()
 
@@ -201,7 +201,7 @@ def test_a_checkpoint_that_says_something_else_is_refused(path: tuple[Any, ...],
     with pytest.raises(ValueError, match="no "):
         Checkpoint.from_plain(plain)
     body = to_json(plain)
-    head = to_json({"format": 1, "sha256": hashlib.sha256(body).hexdigest()})
+    head = to_json({"format": FORMAT, "sha256": hashlib.sha256(body).hexdigest()})
     write_whole(state.checkpoint_file, head + b"\n" + body + b"\n")
     with pytest.raises(ConfigError, match=r"says what this version does not.*--restart"):
         state.load()

@@ -17,9 +17,9 @@ from migrator.adapters.dynamodb.wire import Unread, item_json, key_json
 from migrator.adapters.jsonfile.rows import PlainLines, to_line
 from migrator.errors import RecordError
 from migrator.mapping import _as_form
-from migrator.model import Alike, Page, Row, identity_key
-from migrator.plain import Pattern, Signature, identity_pattern
-from migrator.values import canonical, to_json, written
+from migrator.model import Alike, Page, Row, identity_line
+from migrator.plain import Pattern, Signature, identity_lines
+from migrator.values import canonical_record, to_json, written
 
 TEXTS = st.text(st.characters(exclude_categories=()) | st.sampled_from('"\\,#:{}%\n\x00é–😀'), max_size=12)
 NUMBERS = (
@@ -43,7 +43,7 @@ def test_a_plain_record_has_the_canonical_bytes_that_every_other_way_gives_it(re
     signature = Signature.of(record)
     found = signature.texts(record, null=null) if signature else (None, None)
     if found[0] is not None:
-        assert found[0] == canonical(record if null else {n: v for n, v in record.items() if v is not None})
+        assert found[0] == canonical_record(record if null else {n: v for n, v in record.items() if v is not None})
 
 
 @given(RECORDS)
@@ -52,15 +52,6 @@ def test_a_pattern_filled_with_texts_is_the_json_of_the_record(record):
     found = signature.texts(record) if signature else (None, None)
     if found[0] is not None:
         assert Pattern(signature.object((name, name) for name in record)).fill(found[1]) == to_json(record)
-
-
-@given(RECORDS, st.lists(TEXTS | st.sampled_from(("user_id", "%s")), max_size=3))
-def test_a_plain_identity_has_the_key_that_every_other_way_gives_it(record, identity):
-    signature = Signature.of(record)
-    found = signature.texts(record) if signature else (None, None)
-    pattern = identity_pattern("fact", signature, identity) if found[0] is not None else None
-    if pattern is not None:
-        assert pattern.fill(found[1]) == identity_key("fact", [record.get(name) for name in identity])
 
 
 def test_ordinary_records_are_plain():
@@ -154,6 +145,20 @@ def test_a_name_that_is_not_taken_everywhere_has_no_signature(name):
     assert Signature.of({"value": "x", name: "y"}) is None
 
 
+@given(alike(), st.lists(TEXTS | st.sampled_from(("user_id", "a", "b", "%s")), min_size=1, max_size=3))
+def test_plain_identities_have_the_lines_that_every_other_way_gives_them(records, identity):
+    signature = Signature.of(records[0])
+    texts = signature.all_texts(as_columns(records)) if signature is not None else None
+    if texts is None:
+        return
+    order = signature.identity(identity)
+    types = {type(records[0].get(name)) for name in identity}
+    assert (order is None) == (not types <= {str, bool, type(None)})
+    if order is not None:
+        lines = [identity_line([record.get(name) for name in identity]) for record in records]
+        assert identity_lines(order, texts, len(records)) == lines
+
+
 @given(alike(), st.booleans())
 def test_many_records_at_once_have_the_bytes_and_the_texts_that_each_has_alone(records, null):
     signature = Signature.of(records[0])
@@ -203,21 +208,21 @@ def test_objects_that_read_plain_are_written_in_their_order_and_compared_in_that
     assert (texts is None) == any(said is None for said, _ in alone)
     if texts is not None:
         whole = signature.canonical(texts, as_columns(records), len(records), null=null)
-        assert whole == [said for said, _ in alone] == [canonical(record) for record in records]
+        assert whole == [said for said, _ in alone] == [canonical_record(record) for record in records]
         assert [[column[turn] for column in texts] for turn in range(len(records))] == [said for _, said in alone]
         form = Pattern(signature.object((name, name) for name in names))
         assert form.fill_all(texts, len(records)) == [to_json(record) for record in records]
         rows = [*Alike("fact", signature, as_columns(records), str)]
         assert all(row.is_plain for row in rows)
     for name, kind in zip(names, types):
-        assert (identity_pattern("fact", signature, [name]) is None) == (kind is not str)
+        assert (signature.identity([name]) is None) == (kind is not str)
 
 
 @given(st.lists(st.sampled_from((0.0, -0.0, 1.0, -1.0, 10.0, -10.0, 100.5, -0.05, 0.25, 1e14, -20.0)), min_size=1))
 def test_floats_that_are_whole_count_as_whole_numbers_wherever_they_stand(column):
     signature = Signature.of({"x": column[0]})
     texts = signature.all_texts([column])
-    assert signature.canonical(texts, [column], len(column)) == [canonical({"x": value}) for value in column]
+    assert signature.canonical(texts, [column], len(column)) == [canonical_record({"x": value}) for value in column]
 
 
 @given(alike(), st.lists(st.integers(0, 4), max_size=6))

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ from awkward import meaning
 from migrator.values import (
     by_value,
     canonical,
+    canonical_record,
     digest16,
     digest_bytes,
     from_json,
@@ -99,6 +101,34 @@ def test_a_changed_part_changes_the_bytes_of_the_whole(parts: list[Any]) -> None
 @given(st.dictionaries(KEYS, LEAVES, max_size=6))
 def test_the_order_of_fields_does_not_matter(value: dict[str, Any]) -> None:
     assert canonical(dict(reversed(value.items()))) == canonical(value)
+
+
+FIELDS = st.dictionaries(KEYS, LEAVES | VALUES, max_size=4)
+
+
+@given(FIELDS, FIELDS, st.randoms())
+@example({"a": "1"}, {"a": 1}, Random(0))
+@example({"a": "null"}, {"a": None}, Random(0))
+@example({"a": "x", "b": "y"}, {"a": "x\ny", "b": ""}, Random(0))
+@example({"a": "x"}, {"a": "x", "b": None}, Random(0))
+@example({"$n": 1}, {"$$n": 1}, Random(0))
+@example({"a": 2.0}, {"a": Decimal(2)}, Random(0))
+def test_records_have_equal_bytes_exactly_if_they_are_equal(one: Any, other: Any, chance: Random) -> None:
+    assert (canonical_record(one) == canonical_record(other)) == (canonical(one) == canonical(other))
+    for name, value in one.items():
+        changed = one | {name: [value]}
+        assert canonical_record(changed) != canonical_record(one)
+        assert canonical_record(one) != canonical_record({n: v for n, v in one.items() if n != name})
+    shuffled = [*one.items()]
+    chance.shuffle(shuffled)
+    assert canonical_record(dict(shuffled)) == canonical_record(one)
+
+
+def test_the_bytes_of_a_record_stay_as_they_are() -> None:
+    """A checkpoint keeps digests of them: whoever changes these changes its format."""
+    record = {"b": 'x\n"', "c": None, "a": "é", "n": 1.0, "o": {"z": 1, "y": True}, "d": Decimal("0.1"), "s": b"\x00"}
+    lines = [b'[["a","b"],["c","d","n","o","s"]]', "é".encode(), b'x\\n\\"', b"null", b"0.1", b"1", b'{"y":true,"z":1}']
+    assert canonical_record(record) == b"\n".join([*lines, b'{"$bytes":"AA=="}'])
 
 
 @given(NUMBERS)
@@ -226,7 +256,12 @@ def test_a_number_may_have_more_digits_than_python_reads(value: Any) -> None:
 @pytest.mark.parametrize("value", ["\ud800", {"a": ["\udfff"]}, {"\ud800": 1}, {"$\ud800": 1}, frozenset(["\ud800"])])
 def test_a_lone_surrogate_is_refused(value: Any) -> None:
     """H30."""
-    for write in (canonical, to_json):
+    for write in (
+        canonical,
+        to_json,
+        lambda each: canonical_record({"a": each}),
+        lambda each: canonical_record({"\ud800": 1}),
+    ):
         with pytest.raises(ValueError, match="not Unicode"):
             write(value)
 
@@ -246,6 +281,12 @@ def test_what_no_record_can_hold_is_refused_by_its_right_name(value: Any, words:
     for write in (canonical, to_json):
         with pytest.raises(ValueError, match=words):
             write(value)
+
+
+@pytest.mark.parametrize("record", [{1: 2}, {1: "a"}, {1: 2, "a": 3}, {1: "a", "b": "c"}])
+def test_a_record_whose_names_are_not_text_has_no_bytes(record: Any) -> None:
+    with pytest.raises(ValueError, match="a key that is not text"):
+        canonical_record(record)
 
 
 @pytest.mark.parametrize("levels", [300, 100_000])
