@@ -94,7 +94,7 @@ class Sizes:
     blob: int = 20_000
     small_blob: int = 570
     map_bytes: int = 500_000_000
-    verified_facts: int = 100_000
+    verified_facts: int = 300_000
     verified_map_bytes: int = 100_000_000
     job: int = 1_000
     growth: tuple[int, ...] = (100_000, 10_000, 1_000_000, 10_000_000)
