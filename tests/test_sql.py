@@ -216,6 +216,50 @@ def test_a_snapshot_holds_its_moment_while_the_application_goes_on(tmp_path: Pat
         assert len(read(worker)[0]) == 20
 
 
+@pytest.mark.parametrize("mode", ["delete", "truncate", "persist"])
+def test_nobody_writes_to_a_file_while_its_bytes_are_copied(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a change that the application has begun, and not committed, get into the copy."""
+    path, refused, real = database(tmp_path / "chat.db", mode=mode, facts=500), list[str](), sqlite_snapshot._copy_bytes
+    monkeypatch.setattr(sqlite_snapshot, "_CHUNK", 4096)
+    script = (
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('DELETE FROM facts').connection.commit()"
+    )
+
+    def copied(descriptor: int, target: Path, check: Any) -> None:
+        def and_try(so_far: int) -> None:
+            check(so_far)
+            if so_far in (4096, 8 * 4096):
+                ended = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
+                refused.append(ended.stderr.splitlines()[-1])
+
+        real(descriptor, target, and_try)
+
+    monkeypatch.setattr(sqlite_snapshot, "_copy_bytes", copied)
+    with closing(sqlite3.connect(path)) as application:
+        add_facts(application, range(500, 600))
+        opened = source(path)
+        assert len(read(opened)[0]) == 500
+        opened.close()
+        application.commit()
+    assert refused == ["sqlite3.OperationalError: database is locked"] * 2
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    assert read(source(path))[0] == []
+
+
+def test_a_snapshot_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    def descriptors() -> int:
+        return len([*Path("/dev/fd").iterdir()])
+
+    for mode in ("delete", "wal"):
+        path = database(tmp_path / f"{mode}.db", mode=mode, facts=10)
+        before = descriptors()
+        opened = source(path)
+        opened.close()
+        assert descriptors() == before
+
+
 def test_in_wal_mode_a_snapshot_is_taken_while_a_writer_holds_the_lock(tmp_path: Path) -> None:
     path = database(tmp_path / "chat.db", mode="wal", facts=10)
     with closing(sqlite3.connect(path)) as application:
@@ -236,7 +280,7 @@ def test_a_snapshot_that_takes_longer_than_measured_is_given_up(
 ) -> None:
     path = database(tmp_path / "chat.db", facts=1000)
     monkeypatch.setattr(sqlite_snapshot, "_seconds_to_copy", lambda *_: 0.0)
-    monkeypatch.setattr(sqlite_snapshot, "_STEP_PAGES", 1)
+    monkeypatch.setattr(sqlite_snapshot, "_CHUNK", 4096)
     with pytest.raises(ConfigError, match="hold its writers up"):
         source(path, snapshot_limit=1e-9)
     assert not list((tmp_path / "state").iterdir())
