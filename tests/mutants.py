@@ -45,8 +45,7 @@ MODULES: dict[str, list[str]] = {
     "verification": ["test_verification.py", "test_proof_app.py::test_a_differing_affinity_a_forgotten_user_and_one_more_fact_are_named"],
     "engine": ["test_engine.py"],
     "crew": ["test_engine.py"],
-    "digest": ["test_proof.py", "test_checkpoint.py"],
-    "duplicates": ["test_duplicates.py"],
+    "digest": ["test_digest.py"],
     "adapters.dynamodb.sink": [
         "test_dynamodb_sink.py", "test_dynamodb_parts.py",
         *(f"test_dynamodb.py::test_{name}" for name in (
