@@ -183,7 +183,6 @@ def copy_slice(
             try:
                 return _Slice(job, stores, turn, partition, number, careful or attempt > 1).copy(after, most, then)
             except TransientStoreError as exc:
-                stores.forget(partition)
                 if attempt == _TRIES:
                     raise StoreError(f"{exc} (tried {_TRIES} times)") from exc
                 time.sleep(random.uniform(0, min(30.0, 0.5 * 2**attempt)))
@@ -486,9 +485,6 @@ class _Stores:
         finally:
             for store in both:
                 store.share(0)
-
-    def forget(self, partition: Partition) -> None:
-        self._open.pop(partition.id, None)
 
     def close(self) -> None:
         self._open.clear()

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+import sqlite3
 import threading
 import time
 import uuid
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,9 @@ from migrator.engine import (
     by_partition,
     copy,
     copy_slice,
+    get_ready,
     let_go,
+    note_repeated,
     part_of_rate,
     read_sink_partition,
     remember,
@@ -922,6 +926,38 @@ def test_a_worker_goes_on_with_what_it_has_open_and_takes_over_from_others_at_la
     assert turns.take([0, 1]) == (1, 0)  # it is the other one's now
 
 
+def test_what_is_read_ahead_is_where_the_worker_goes_on_and_nothing_where_the_sink_has_nothing_to_do(
+    bench: Bench, read: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.fill([fact(n) for n in range(20)])
+    first, second = halves(bench)
+    flush = ("flush", None)
+    copy_slice(bench.job, 0, first, None, 0, False, None, 1.0, (second, None))
+    assert read == [("000", 2), ("000", 4), ("001", 12), flush]  # there, and not behind the slice
+    read.clear()
+    copy_slice(bench.job, 0, first, 4, 1, False, None, 1.0, (second, None))
+    assert read == [("000", 6), ("000", 8), flush]  # it is ready there
+    read.clear()
+    result = copy_slice(bench.job, 0, first, 8, 2, False, None, 1.0, (second, None))
+    assert (result.done, read) == (True, [("000", 10), flush])
+    read.clear()
+    result = copy_slice(bench.job, 1, second, None, 0, False)
+    assert (result.cursor, tally(result).written, read) == (14, 4, [("001", 14), ("001", 16), flush])
+    assert len(bench.sink.rows) == 14
+    read.clear()
+    monkeypatch.setattr(memory.MemorySink, "hasten", lambda self: False)
+    copy_slice(bench.job, 1, second, 14, 1, False)
+    assert read == [("001", 18), flush]
+    assert len(bench.sink.rows) == 18
+
+
+def test_a_worker_whose_partition_has_ended_reads_ahead_in_the_next(bench: Bench, read: list[tuple[str, Any]]) -> None:
+    bench.fill([fact(n) for n in range(6)])
+    parts = [Partition("0", {"from": 0, "to": 2}), Partition("1", {"from": 2, "to": 6})]
+    assert copy_slice(bench.job, 0, parts[0], None, 0, False, None, 1.0, (parts[1], None)).done
+    assert read == [("0", 2), ("1", 4), ("flush", None)]
+
+
 def test_what_was_read_ahead_in_vain_is_read_anew(bench: Bench, read: list[tuple[str, Any]]) -> None:
     bench.fill([fact(n) for n in range(20)])
     first, second = halves(bench)
@@ -1140,6 +1176,24 @@ def test_every_partition_of_the_sink_is_read_by_no_more_than_the_workers(
     assert list(by_partition(read_sink_partition, bench.job, [], run.crew)) == []
 
 
+def test_a_worker_notes_what_of_a_partition_may_share_an_identity(bench: Bench) -> None:
+    bench.fill([record_of("mood", n % 3) for n in range(9)])
+    noted = [note_repeated(bench.job, part) for part in halves(bench)]
+    assert len({*noted}) == 2 and all(path.parent == bench.state.scratch for path in noted)
+    counts = []
+    for path in noted:
+        with closing(sqlite3.connect(path)) as db:
+            counts += db.execute("SELECT count(*), count(DISTINCT identity) FROM seen").fetchall()
+    assert sum(count for count, _ in counts) == 9 and max(different for _, different in counts) == 3
+
+
+def test_a_worker_gets_ready_for_the_stores_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(engine, "adapter_for", asked.append)
+    get_ready("sql", "dynamodb")
+    assert asked == ["sql", "dynamodb"]
+
+
 def test_what_fails_while_it_is_read_is_told_when_the_others_have_ended(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1204,6 +1258,7 @@ def test_a_crew_is_of_threads_unless_processes_are_asked_for_and_worth_it(bench:
         crew = Crew(workers, processes, bench.state)
         try:
             assert (crew.workers, crew._executors[0].submit(os.getpid).result()) == (workers, os.getpid())
+            assert not crew.are_processes
             crew.end_at_once()
         finally:
             crew.close()
@@ -1249,6 +1304,18 @@ def test_a_worker_process_holds_a_lock_ignores_ctrl_c_and_ends_with_the_coordina
         worker.wait(60)
         lock.acquire(timeout=60)
         lock.release()
+    finally:
+        crew.close()
+
+
+def test_a_crew_has_a_process_for_each_worker(bench: Bench) -> None:
+    crew = Crew(2, True, bench.state)
+    try:
+        assert crew.are_processes
+        both = [crew.submit(worker, os.getpid) for worker in (0, 1, 0, 1, 0, 1)]
+        assert len({each.result(timeout=120) for each in both}) == 2
+        assert both[0].result() == both[2].result() == both[4].result()
+        assert sum("--multiprocessing-fork" in child.cmdline() for child in psutil.Process().children()) == 2
     finally:
         crew.close()
 
