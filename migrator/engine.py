@@ -446,6 +446,7 @@ class _Stores:
         while True:
             ready, at.ready = at.ready or self._next(at, most), None
             if ready is None:
+                self._open.pop(partition.id, None)
                 return
             if most is not None:
                 most -= ready.came

@@ -956,6 +956,9 @@ def test_a_worker_whose_partition_has_ended_reads_ahead_in_the_next(bench: Bench
     parts = [Partition("0", {"from": 0, "to": 2}), Partition("1", {"from": 2, "to": 6})]
     assert copy_slice(bench.job, 0, parts[0], None, 0, False, None, 1.0, (parts[1], None)).done
     assert read == [("0", 2), ("1", 4), ("flush", None)]
+    assert copy_slice(bench.job, 1, parts[1], None, 0, False).cursor == 6
+    assert copy_slice(bench.job, 1, parts[1], 6, 1, False).done
+    assert engine._opened(bench.job)._open == {}  # nothing is opened behind an end
 
 
 def test_what_was_read_ahead_in_vain_is_read_anew(bench: Bench, read: list[tuple[str, Any]]) -> None:
