@@ -28,7 +28,7 @@ from migrator.adapters.jsonfile import adapter as jsonfile
 from migrator.adapters.sql import adapter as sql
 from migrator.adapters.sql import sink as sql_sink
 from migrator.adapters.sql import snapshot as sqlite_snapshot
-from migrator.checkpoint import Checkpoint, State
+from migrator.checkpoint import FORMAT, Checkpoint, State
 from tables import address_of, client_of
 from test_kill import CREWS, LONG, Bench, point
 
@@ -175,7 +175,7 @@ def test_a_checkpoint_cut_off_at_any_byte_is_refused_with_the_way_out(interrupte
     assert (report.resumed, report.outcome, report.kinds["fact"].tally.written) == (True, "done", 60)
 
 
-@pytest.mark.parametrize("number", [0, 2, None])
+@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1, None])
 def test_a_checkpoint_of_an_older_or_newer_version_is_refused_and_kept(
     number: int | None, interrupted: Path, tmp_path: Path
 ) -> None:
