@@ -32,7 +32,7 @@ from migrator.model import (
 )
 from migrator.places import Place, decode, encode, is_same
 from migrator.plain import Columns, Signature
-from migrator.values import Value, writes_plain
+from migrator.values import Value, written_plain
 
 PART_MARK = "~migrator-part#"
 """In the last attribute of a key: the item is a part of the record whose key stands before it (`Layout.part_key`)."""
@@ -353,10 +353,11 @@ class _Compiled:
             row = Row(self.kind.name, self._record(held), origin, place)
             if known is None and len(self._reads) < _SIGNATURES:
                 self._reads[signature] = self._way_of_reading(held, row.record)
+        is_spelled = False
         if self.texts and origin is None:
-            row.is_plain = self._is_plain(held, row.record)
+            row.is_plain, is_spelled = self._is_plain(held, row.record)
         if self.watched or self.spec.extra:
-            row.origin = self._origin(row, held)
+            row.origin = self._origin(row, held, is_spelled)
         return row
 
     def way(self, names: tuple[str, ...], types: tuple[type, ...]) -> _Way | None:
@@ -379,15 +380,20 @@ class _Compiled:
         recipe |= {key.attribute: key.templates[0] for key in self.templated}
         return recipe if not self.spec.marks or self.layout.kind_of(recipe) == self.kind.name else None
 
-    def _is_plain(self, held: Record, record: Record) -> bool:
-        """Whether all values of a record are texts, or were read from JSON texts that tell it of what is in them."""
+    def _is_plain(self, held: Record, record: Record) -> tuple[bool, bool]:
+        """Whether all values of a record are texts, or were read from JSON texts and read plain; and whether these are spelled as we would."""
+        is_spelled = len(record) > 1
+        if not is_spelled or not all(type(v) is str or v is None or name in self.said for name, v in record.items()):
+            return False, False
         for spot in self.texts:
             text, value = held.get(spot.attribute), record.get(spot.field.name)
-            if type(text) is not str or not writes_plain(value, text.encode()):
-                return False
-        return len(record) > 1 and all(
-            type(value) is str or value is None or name in self.said for name, value in record.items()
-        )
+            if type(text) is not str or '"$' in text:  # a tag may stand for what orjson writes as null
+                return False, False
+            said = written_plain(value)
+            if said is None:
+                return False, False
+            is_spelled = is_spelled and said == text.encode()
+        return True, is_spelled
 
     def _record(self, held: Record) -> Record:
         record: Record = {}
@@ -434,8 +440,8 @@ class _Compiled:
             raise RecordError(f'the attribute "{attribute}" has the name of a field that lives elsewhere')
         return attribute
 
-    def _origin(self, row: Row, held: Record) -> Origin | None:
-        if self._is_as_made(row, held):
+    def _origin(self, row: Row, held: Record, is_spelled: bool) -> Origin | None:
+        if self._is_as_made(row, held, is_spelled):
             return None
         made = self._templates(row.record)
         for spot in self.coded:
@@ -452,13 +458,12 @@ class _Compiled:
             return None
         return Origin(self.layout.store, self.layout.id, differs, unset, extra)
 
-    def _is_as_made(self, row: Row, held: Record) -> bool:
+    def _is_as_made(self, row: Row, held: Record, is_spelled: bool) -> bool:
         """Whether all that could need an origin is as `write` would make it, where that is soon told.
 
         That is where only keys are made, and JSON texts that are known to be spelled as they would be.
         """
-        is_spelled = row.is_plain and self.codes_json
-        if (self.coded and not is_spelled) or self.olds or not self.of_store.isdisjoint(held):
+        if (self.coded and not (is_spelled and self.codes_json)) or self.olds or not self.of_store.isdisjoint(held):
             return False
         for key in self.templated:
             try:

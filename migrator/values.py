@@ -221,11 +221,12 @@ def _has_large(text: bytes) -> bool:
     return _LARGE.search(text) is not None
 
 
-def writes_plain(value: Value, text: bytes) -> bool:
-    """Whether a text is what orjson writes of the value that was read from it, and reads plain."""
+def written_plain(value: Value) -> bytes | None:
+    """What orjson writes of a value that was read from JSON, if it reads plain."""
     with suppress(TypeError, RecursionError):
-        return written(value) == (text, True)
-    return False
+        text, is_plain = written(value)
+        return text if is_plain else None
+    return None
 
 
 def _is_perhaps_rounded(text: bytes) -> bool:

@@ -32,7 +32,7 @@ from migrator.adapters.jsonfile.adapter import ADAPTER
 from migrator.errors import ConfigError, StoreError
 from migrator.mapping_file import load_mapping, recognise
 from migrator.model import Address, Existing, Page, Row, Shape
-from migrator.values import DEEPEST
+from migrator.values import DEEPEST, canonical, from_json
 from stores import DATA
 from tables import client_of
 from test_cli import run
@@ -702,3 +702,41 @@ def test_a_map_can_be_read_on_from_any_session_staged_or_not(tmp_path: Path) -> 
             for row in page.rows
         }
         assert found == {name: sessions[name] for name in [*sessions][done:]}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_plain"),
+    [
+        ('{"a":[1,0.5,null,"x"]}', True),
+        ('{"a": [1, 0.5, null, "\\u00e9"]}', True),  # as Python writes it
+        ('{"a": {"$float": "inf"}}', False),  # which orjson writes as null
+        ('{"a": {"$bytes": "AA=="}}', False),
+        ('{"a": {"$set": [1]}}', False),
+        ('{"a": 2.0}', False),
+        ('{"a": 1e22}', False),
+        ('{"a": 12345678901234567890}', False),
+        ('{"a": 0.1234567890123456789}', False),
+    ],
+)
+def test_a_session_reads_plain_however_it_is_spelled_unless_a_value_in_it_needs_a_look(
+    text: str, is_plain: bool, tmp_path: Path
+) -> None:
+    """Then it is written and compared without a look at each value, and its text comes back as it was all the same."""
+    path = tmp_path / "chat.db"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE session_blobs (session_id TEXT PRIMARY KEY, session_data TEXT)")
+        db.execute("INSERT INTO session_blobs VALUES ('s', ?)", (text,))
+    options = migrator.Options(state=str(tmp_path / "state"), mapping="luminoracore-v1.0")
+    with migrator.open_store(path, "luminoracore-v1.0") as source:
+        (part,) = source.partitions([BLOB], 1)
+        (row,) = [row for page in source.pages(part, None) for row in page.rows]
+    assert row.is_plain is is_plain
+    for sink in ("x.jsonl", "y.db"):
+        report = migrator.migrate(path, tmp_path / sink, options)
+        assert (report.outcome, report.proven) == ("done", "digest")
+    report = migrator.migrate(tmp_path / "x.jsonl", tmp_path / "z.db", options)
+    assert (report.outcome, report.proven) == ("done", "digest")
+    for again in ("y.db", "z.db"):
+        with closing(sqlite3.connect(tmp_path / again)) as db:
+            ((held,),) = db.execute("SELECT session_data FROM session_blobs").fetchall()
+        assert canonical(from_json(held.encode())) == canonical(from_json(text.encode()))
